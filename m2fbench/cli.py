@@ -1,0 +1,250 @@
+"""The command line: one function a verb, each a thin layer over the Python API.
+
+Exit status: 0 done; 1 a figure outside the suite's tolerance; 2 something the user can mend, in one line; 70 a bug of ours;
+130 interrupted.
+"""
+
+import json
+import os
+import sys
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from m2fbench.errors import M2FBenchError, VerificationError
+
+app = typer.Typer(
+    name="m2fbench",
+    help="How good, how fast and how costly a Mask2Former checkpoint is, by the paper's own protocol.\n\n"
+    "Start with: m2fbench run shapes_instance",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class DeviceName(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Listing(StrEnum):
+    suites = "suites"
+    datasets = "datasets"
+    metrics = "metrics"
+    checkpoints = "checkpoints"
+
+
+DataOption = Annotated[Path | None, typer.Option("--data", envvar="M2FBENCH_DATA", help="The dataset's folder.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N images; the result is partial.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="dotted.key=value, in place of what the suite says; repeatable.")
+]
+VerifyOption = Annotated[bool, typer.Option("--verify", help="Score again with the official evaluator; fail on any difference.")]
+SuiteArgument = Annotated[str, typer.Argument(help="Path of a suite, or the name of a shipped one: see 'm2fbench list suites'.")]
+
+
+def _console() -> Console:
+    """stdout; wide enough for tables where it is not a terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from m2fbench.environment import version_of
+
+        typer.echo(f"m2fbench {version_of('m2fbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="Hub id (@revision), folder or bundled:NAME, in place of the suite's; repeatable.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run the row of this name only; repeatable.")] = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = DeviceName.auto,
+    set_: SetOption = None,
+    output: Annotated[Path, typer.Option(help="Folder of run directories.")] = Path("runs"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard what earlier runs left instead of resuming.")] = False,
+    verify: VerifyOption = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class's figures.")] = False,
+) -> None:
+    """Run a suite: predict, score, and compare with the published numbers. Interrupted, the same command resumes."""
+    from m2fbench.reporting.terminal import RunDisplay
+    from m2fbench.runner import run as run_suite
+
+    console = _console()
+    try:
+        with RunDisplay(console) as display:
+            results = run_suite(
+                suite, checkpoints=checkpoint or (), only=only or (), data=data, limit=limit, device=device.value,
+                overrides=set_ or (), output=output, fresh=fresh, verify=verify, listener=display,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        _fail("interrupted; what was finished is kept: the same command resumes", 130)
+    _show(console, results, per_class)
+
+
+@app.command()
+def score(
+    suite: SuiteArgument,
+    predictions: Annotated[Path, typer.Option(help="A run directory, or a file in COCO results format.")],
+    data: DataOption = None,
+    limit: LimitOption = None,
+    set_: SetOption = None,
+    verify: VerifyOption = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class's figures.")] = False,
+) -> None:
+    """Score predictions without the model: those of a run, or anyone's."""
+    from m2fbench.scoring import score as score_predictions
+
+    result = score_predictions(suite, predictions, data=data, limit=limit, overrides=set_ or (), verify=verify)
+    _show(_console(), [result], per_class)
+
+
+def _show(console: Console, results: list, per_class: bool) -> None:  # type: ignore[type-arg]
+    """The table, the classes where asked for, warnings and paths; ends with status 1 where a tolerance does not hold."""
+    from m2fbench.reporting.terminal import class_table, results_table
+
+    console.print()
+    console.print(results_table(results))
+    for result in results:
+        if per_class and result.measurements:
+            console.print(class_table(result))
+        for warning in result.warnings:
+            console.print(Text(f"warning: {result.row}: {warning}", style="yellow"), soft_wrap=True)
+        for verdict in (result.verified or {}).items():
+            console.print(
+                f"{result.row}: {verdict[0]} verified by the official evaluator, largest difference {verdict[1]['largest_difference']:.1e}"
+            )
+        if result.skipped:
+            console.print(Text(f"{result.row}: {len(result.skipped)} images could not be read and were left out", style="yellow"))
+        if result.path is not None:
+            console.print(Text(f"result: {result.path}"), soft_wrap=True)
+    outside = [f"{r.row} {c.metric}" for r in results for c in r.comparisons if c.within is False]
+    if outside:
+        _fail(f"outside the suite's tolerance: {', '.join(outside)}", 1)
+
+
+@app.command()
+def validate(suites: Annotated[list[str], typer.Argument(help="Paths or names of suites.")]) -> None:
+    """Check suites without running them; every problem is one line with file, line and key."""
+    from m2fbench.suite import find_suite, load_suite
+
+    problems = []
+    for name in suites:
+        try:
+            suite = load_suite(name)
+        except M2FBenchError as error:
+            problems.append(str(error))
+            continue
+        rows, variants = len(suite.checkpoints), len(suite.variants)
+        typer.echo(f"{find_suite(name)}: valid: {rows} checkpoint{'s'[: rows != 1]} x {variants} variant{'s'[: variants != 1]}")
+    if problems:
+        raise M2FBenchError("\n".join(problems))
+
+
+@app.command(name="list")
+def list_(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
+    """List what is there to run: suites, datasets, metrics or checkpoints."""
+    from m2fbench.suite import datasets, load_suite, metrics, suite_names
+
+    table = Table(box=None, pad_edge=False)
+    if what is Listing.suites:
+        for column in ("suite", "title", "dataset", "checkpoints"):
+            table.add_column(column)
+        for name in suite_names():
+            suite = load_suite(name)
+            table.add_row(name, suite.title, suite.dataset.name, ", ".join(row.name for row in suite.checkpoints))
+    elif what is Listing.datasets:
+        for column in ("dataset", "tasks", "options", "data"):
+            table.add_column(column)
+        for name in datasets.names():
+            reader = datasets.get(name)
+            table.add_row(name, ", ".join(reader.tasks), ", ".join(reader.Options.model_fields), reader.needs_data or "built in")
+    elif what is Listing.metrics:
+        for column in ("metric", "task", "figures"):
+            table.add_column(column)
+        for name in metrics.names():
+            table.add_row(name, metrics.get(name).task, ", ".join(metrics.get(name).names))
+    else:
+        from m2fbench.models.checkpoint import bundled_names
+
+        for column in ("checkpoint", "suite", "row"):
+            table.add_column(column)
+        bundled = {f"bundled:{name}" for name in bundled_names()}
+        rows = [
+            (row.checkpoint or f"- ({row.unavailable})", name, row.name)
+            for name in suite_names()
+            for row in load_suite(name).checkpoints
+        ]
+        for reference in sorted(bundled - {row[0] for row in rows}):
+            rows.append((reference, "-", "-"))
+        for row in rows:
+            table.add_row(*row)
+    _console().print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the suite format, for editors."""
+    from m2fbench.suite import schema as suite_schema
+
+    typer.echo(json.dumps(suite_schema(), indent=1))
+
+
+@app.command()
+def doctor(data: DataOption = None) -> None:
+    """Say what is here, what is missing, and what to do about it."""
+    from m2fbench.doctor import findings
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for mark, name, text in findings(data):
+        table.add_row(Text(mark, style={"ok": "green", "missing": "yellow"}.get(mark, "")), name, text)
+    _console().print(table)
+
+
+def _fail(message: str, status: int) -> None:
+    for line in message.splitlines():
+        typer.echo(f"m2fbench: {line}", err=True)
+    raise typer.Exit(status)
+
+
+def main() -> None:
+    """The console script: user errors become one line, anything else is a bug of ours and says so."""
+    try:
+        app()
+    except M2FBenchError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"m2fbench: error: {line}", err=True)
+        sys.exit(2)
+    except VerificationError as error:
+        typer.echo(f"m2fbench: verification failed: {error}", err=True)
+        sys.exit(70)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:
+        traceback.print_exc()
+        typer.echo("m2fbench: this is a bug of m2fbench; please report it with the lines above", err=True)
+        sys.exit(70)

@@ -1,0 +1,69 @@
+"""What is installed and found on this machine, and the remedy for what is not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from m2fbench.environment import LIBRARIES, describe_environment, version_of
+from m2fbench.errors import M2FBenchError
+from m2fbench.models.checkpoint import bundled_names
+from m2fbench.suite import datasets, suite_names
+
+# package -> what it adds
+OPTIONAL = {"hf-xet": "faster downloads of hub checkpoints"}
+
+Finding = tuple[str, str, str]
+"""("ok" | "missing" | "", name, what was found and what to do)."""
+
+
+def findings(data: Path | None) -> Iterator[Finding]:
+    """Everything worth knowing before a run; ``data``: where datasets are looked for, besides the working folder."""
+    environment = describe_environment()
+    commit = f" at {environment['m2fbench_commit']}" if environment["m2fbench_commit"] else ""
+    yield "ok", "m2fbench", f"{environment['m2fbench']}{commit}"
+    yield "ok", "python", f"{environment['python']} on {environment['platform']}"
+    yield "ok", "processor", f"{environment['processor']}, {environment['cpu_count']} cores"
+    yield _accelerator()
+    for name in LIBRARIES:
+        version = version_of(name)
+        yield ("ok", name, version) if version else ("missing", name, "not installed; install m2fbench again")
+    for name, purpose in OPTIONAL.items():
+        version = version_of(name)
+        yield ("ok", name, version) if version else ("", name, f"not installed (optional: {purpose}); pip install {name}")
+    yield "ok", "suites", ", ".join(suite_names())
+    bundled = bundled_names()
+    yield (
+        ("ok", "bundled checkpoints", ", ".join(bundled))
+        if bundled
+        else ("missing", "bundled checkpoints", "none; install m2fbench again")
+    )
+    yield "", "data folder", f"{data}" if data else "none given; pass --data or set M2FBENCH_DATA"
+    for name in datasets.names():
+        yield _dataset(name, data)
+
+
+def _accelerator() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = "this torch is a CPU build" if torch.version.cuda is None else "no driver or no device"
+        return "", "accelerator", f"none ({built}); runs use the CPU"
+    properties = torch.cuda.get_device_properties(0)
+    return "ok", "accelerator", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+
+
+def _dataset(name: str, data: Path | None) -> Finding:
+    reader = datasets.get(name)
+    try:
+        dataset = reader(reader.Options(), data)
+    except M2FBenchError as error:
+        return "missing", f"dataset {name}", str(error)
+    if reader.needs_data is None:
+        return "ok", f"dataset {name}", "built in"
+    facts = dataset.fingerprint()
+    if facts["missing_images"]:
+        return (
+            "missing",
+            f"dataset {name}",
+            f"{facts['missing_images']} of {facts['images']} images are missing; {reader.needs_data}",
+        )
+    return "ok", f"dataset {name}", f"{facts['images']} images"

@@ -1,0 +1,47 @@
+"""The errors a user can mend. Every message names what was found, what was expected and what to do.
+
+    M2FBenchError            exit status 2, one line, no traceback
+    ├── SuiteError           a suite file or a --set that does not say what it should
+    ├── CheckpointError      a checkpoint that is not there, not whole, or no Mask2Former
+    │   └── ClassesError     its classes are not the dataset's
+    ├── DatasetError         a dataset that is not there or not what it says it is
+    │   └── ImageError       one image that cannot be read; a suite may say to skip it
+    ├── PredictionsError     a predictions file that cannot be scored
+    ├── StoreError           a run directory that cannot be written, is in use, or belongs to another run
+    └── DeviceError          a device that is not here
+    VerificationError        two evaluators disagree: our bug, exit status 70
+
+Anything else that escapes is a bug of ours and keeps its traceback (exit status 70).
+"""
+
+
+class M2FBenchError(Exception):
+    """Base of all errors that the user can mend; ``str(error)`` is the one line to show."""
+
+
+class SuiteError(M2FBenchError): ...
+
+
+class CheckpointError(M2FBenchError): ...
+
+
+class ClassesError(CheckpointError): ...
+
+
+class DatasetError(M2FBenchError): ...
+
+
+class ImageError(DatasetError): ...
+
+
+class PredictionsError(M2FBenchError): ...
+
+
+class StoreError(M2FBenchError): ...
+
+
+class DeviceError(M2FBenchError): ...
+
+
+class VerificationError(Exception):
+    """The official evaluator gives another figure than ours for the same predictions."""

@@ -1,0 +1,1 @@
+"""The official prediction files, both ways."""

@@ -1,0 +1,1 @@
+"""Metrics, one per module; each registers itself in ``m2fbench.suite.metrics``."""

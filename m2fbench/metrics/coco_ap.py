@@ -1,0 +1,134 @@
+"""COCO average precision and recall of instance masks, by hotcoco; checked against the official pycocotools.
+
+Convention: pycocotools' ``COCOeval(iouType="segm")``: areas are mask areas, images without annotations stay in, crowd regions
+are ignored, at most 1/10/100 detections an image, IoU 0.50 to 0.95. Its -1 for "nothing to measure" becomes NaN here.
+"""
+
+import contextlib
+import io
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2fbench.suite import metrics
+from m2fbench.types import Dataset, ImageId, JsonObject, Measurement, Score
+
+_AREAS = ("all", "small", "medium", "large")
+_DETECTIONS = (1, 10, 100)
+
+# name -> (precision or recall, IoU threshold index or None for all, area index, detections index)
+_FIGURES: dict[str, tuple[str, int | None, int, int]] = {
+    "AP": ("precision", None, 0, 2), "AP50": ("precision", 0, 0, 2), "AP75": ("precision", 5, 0, 2),
+    "APs": ("precision", None, 1, 2), "APm": ("precision", None, 2, 2), "APl": ("precision", None, 3, 2),
+    "AR1": ("recall", None, 0, 0), "AR10": ("recall", None, 0, 1), "AR100": ("recall", None, 0, 2),
+    "ARs": ("recall", None, 1, 2), "ARm": ("recall", None, 2, 2), "ARl": ("recall", None, 3, 2),
+}  # fmt: skip
+_PER_CLASS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+_SUBSET = {"s": "small", "m": "medium", "l": "large"}
+
+
+class CocoAP:
+    """Average precision and recall over a dataset, over all classes and for each."""
+
+    name = "coco_ap"
+    task = "instance"
+    version = 1
+    names = tuple(_FIGURES)
+
+    def score(self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId]) -> Score:
+        """Figures in percent. ``predictions``: COCO results; entries of images outside ``image_ids`` do not count."""
+        import hotcoco
+
+        with _integer_ids(dataset, predictions, image_ids) as (truth, results, ids):
+            known = hotcoco.COCO(truth if isinstance(truth, dict) else str(truth))
+            evaluation = hotcoco.COCOeval(known, known.load_res(str(results)), "segm")
+            evaluation.params.img_ids = list(ids.values())
+            evaluation.evaluate()
+            evaluation.accumulate()
+            arrays = evaluation.eval or {}
+            counts = evaluation.image_diagnostics()["img_summary"]
+        per_image = {
+            image_id: {key: int(counts[number][key]) if number in counts else 0 for key in ("tp", "fp", "fn")}
+            for image_id, number in ids.items()
+        }
+        return Score(tuple(_measurements(arrays, dataset)), per_image)
+
+    def verify(self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId], score: Score) -> float:
+        """Largest absolute difference, in percent points, of all figures from pycocotools'."""
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        with _integer_ids(dataset, predictions, image_ids) as (truth, results, ids), contextlib.redirect_stdout(io.StringIO()):
+            known = COCO()
+            known.dataset = truth if isinstance(truth, dict) else json.loads(truth.read_bytes())
+            known.createIndex()
+            found = json.loads(results.read_bytes())
+            official: dict[str, Any] | None = None
+            if found:  # pycocotools' loadRes takes no empty list
+                evaluation = COCOeval(known, known.loadRes(found), "segm")
+                evaluation.params.imgIds = list(ids.values())
+                evaluation.evaluate()
+                evaluation.accumulate()
+                official = evaluation.eval
+        if official is None:
+            return max((abs(m.value) for m in score.measurements if m.measured), default=0.0)
+        return max(
+            _difference(ours.value, theirs.value)
+            for ours, theirs in zip(score.measurements, _measurements(official, dataset), strict=True)
+        )
+
+
+metrics.register(CocoAP.name)(CocoAP())
+
+
+def _measurements(arrays: Mapping[str, Any], dataset: Dataset) -> list[Measurement]:
+    """From the evaluator's precision [T, R, K, A, M] and recall [T, K, A, M], -1 where undefined."""
+    found = [_figure(name, arrays, None, None) for name in _FIGURES]
+    for index, category in enumerate(dataset.categories):
+        found += [_figure(name, arrays, index, category.name) for name in _PER_CLASS]
+    return found
+
+
+def _figure(name: str, arrays: Mapping[str, Any], index: int | None, category: str | None) -> Measurement:
+    kind, threshold, area, detections = _FIGURES[name]
+    values: NDArray[np.float64] = np.asarray(arrays[kind])[..., area, detections]
+    if threshold is not None:
+        values = values[threshold : threshold + 1]
+    if index is not None:
+        values = values[..., index]
+    defined = values[values > -1]
+    value = 100 * float(defined.mean()) if defined.size else math.nan
+    return Measurement(name, value, category=category, subset=_SUBSET.get(name[-1]))
+
+
+def _difference(ours: float, theirs: float) -> float:
+    if math.isnan(ours) or math.isnan(theirs):
+        return 0.0 if math.isnan(ours) and math.isnan(theirs) else math.inf
+    return abs(ours - theirs)
+
+
+@contextlib.contextmanager
+def _integer_ids(
+    dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId]
+) -> Iterator[tuple[Path | JsonObject, Path, dict[ImageId, int]]]:
+    """Truth, results and image ids as the evaluators want them, which is with integers; files that have them pass untouched."""
+    truth = dataset.coco_truth()
+    examples = dataset.examples()
+    if all(isinstance(example.image_id, int) for example in examples):
+        yield truth, predictions, {i: int(i) for i in image_ids}
+        return
+    numbers = {example.image_id: number for number, example in enumerate(examples, 1)}
+    document = dict(truth if isinstance(truth, dict) else json.loads(truth.read_bytes()))
+    document["images"] = [image | {"id": numbers[image["id"]]} for image in document["images"]]
+    document["annotations"] = [a | {"image_id": numbers[a["image_id"]]} for a in document["annotations"]]
+    entries = [entry | {"image_id": numbers[entry["image_id"]]} for entry in json.loads(predictions.read_bytes())]
+    with tempfile.TemporaryDirectory(prefix="m2fbench-") as folder:
+        results = Path(folder) / "results.json"
+        results.write_text(json.dumps(entries))
+        yield document, results, {i: numbers[i] for i in image_ids}

@@ -1,0 +1,160 @@
+"""Weights into a model, with nothing left at its random initialisation."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from m2fbench.errors import CheckpointError, DeviceError, ImageError
+from m2fbench.models.checkpoint import Checkpoint
+from m2fbench.models.preprocess import ModelInput
+from m2fbench.types import JsonObject
+
+if TYPE_CHECKING:
+    from m2fbench.suite import Variant
+
+Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""pixels float32 [1, 3, H, W] -> class_logits float32 [Q, C + 1], mask_logits float32 [Q, h, w]; the latter stay on the device."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run. parameters: their number. settings: what of the variant took effect."""
+
+    forward: Forward
+    device: torch.device
+    parameters: int
+    settings: JsonObject
+
+
+Loader = Callable[[Checkpoint, "Variant", str], LoadedModel]
+"""(checkpoint, variant, device "cpu" or "cuda") -> model; tests put their own in ``load``'s place."""
+
+
+@dataclass(frozen=True)
+class ForwardOutput:
+    """Logits of one image as ``Forward`` gives them; ``seconds()``: of the forward pass, waiting for the device to finish it."""
+
+    class_logits: torch.Tensor
+    mask_logits: torch.Tensor
+    seconds: Callable[[], float]
+
+
+def timed_forward(model: LoadedModel, data: ModelInput | ImageError) -> ForwardOutput | None:
+    """The forward pass of one image, started but on CUDA not waited for; None where there is no image."""
+    if isinstance(data, ImageError):
+        return None
+    if model.device.type != "cuda":
+        started = time.perf_counter()
+        logits = model.forward(data.pixels)
+        elapsed = time.perf_counter() - started
+        return ForwardOutput(*logits, lambda: elapsed)
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    logits = model.forward(data.pixels)
+    end.record()
+
+    def seconds() -> float:
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1000
+
+    return ForwardOutput(*logits, seconds)
+
+
+def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel:
+    """The checkpoint as transformers' Mask2FormerForUniversalSegmentation, in eval mode.
+
+    Weights are read as safetensors, or as pickled tensors with ``weights_only``. Raises CheckpointError where a weight is
+    missing, left over or of another shape: transformers would run on with random numbers.
+    """
+    from transformers import Mask2FormerForUniversalSegmentation
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    options: dict[str, Any] = {"attn_implementation": "eager"} if variant.attention == "eager" else {}
+    try:
+        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
+            checkpoint.folder,
+            dtype=getattr(torch, variant.dtype),
+            local_files_only=True,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are reported, and refused below
+            **options,
+        )
+    except Exception as error:  # transformers, safetensors and torch raise a dozen kinds for unreadable weights
+        logging.getLogger(__name__).debug("loading failed", exc_info=True)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{checkpoint.reference}: the weights cannot be loaded: {reason}; copy or download them again"
+        ) from error
+    _refuse_partial(checkpoint.reference, report)
+    target = torch.device(device)
+    if target.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = variant.tf32
+        torch.backends.cudnn.allow_tf32 = variant.tf32
+    model = model.eval().to(target)
+    encoder = model.model.pixel_level_module.encoder
+    dtype = next(model.parameters()).dtype
+
+    @torch.inference_mode()
+    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        output = model(pixel_values=pixels.to(target, dtype, non_blocking=True))
+        return output.class_queries_logits[0].float(), output.masks_queries_logits[0].float()
+
+    return LoadedModel(
+        forward=forward,
+        device=target,
+        parameters=sum(p.numel() for p in model.parameters()),
+        settings={
+            "dtype": str(dtype).removeprefix("torch."),
+            "attention": {"backbone": str(encoder.config._attn_implementation), "model": str(model.config._attn_implementation)},
+            "tf32": bool(target.type == "cuda" and variant.tf32),
+        },
+    )
+
+
+def _refuse_partial(reference: str, report: dict[str, Any]) -> None:
+    """``report``: transformers' loading info, sets of key names; mismatched ones as (name, found, expected)."""
+    missing = sorted(k for k in report["missing_keys"] if not k.endswith("num_batches_tracked"))
+    mismatched = sorted(report["mismatched_keys"])
+    unexpected = sorted(report["unexpected_keys"])
+    if mismatched:
+        name, found, expected = mismatched[0]
+        more = f" and {len(mismatched) - 1} more" if len(mismatched) > 1 else ""
+        raise CheckpointError(
+            f"{reference}: weights do not fit config.json: {name} is {list(found)}, expected {list(expected)}{more}; "
+            f"use the config.json that belongs to them"
+        )
+    for kind, keys in (("missing from the checkpoint", missing), ("unknown to Mask2Former", unexpected)):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise CheckpointError(f"{reference}: a weight is {kind}: {keys[0]}{more}; is this a whole Mask2Former checkpoint?")
+
+
+def choose_device(wanted: str) -> str:
+    """ "cpu" or "cuda" for "auto", "cpu" or "cuda"; raises DeviceError where there is no such device."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise DeviceError(
+            "--device cuda: torch sees no CUDA device; use --device cpu, or install a CUDA build of torch and a driver"
+        )
+    return "cuda" if wanted == "cuda" or (wanted == "auto" and available) else "cpu"
+
+
+def describe_device(device: str) -> JsonObject:
+    """What ran: its kind (part of a prediction's identity) and, for reading, threads, memory and driver."""
+    if device == "cpu":
+        return {"kind": "cpu", "threads": torch.get_num_threads()}
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "kind": f"cuda {properties.name}",
+        "memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }

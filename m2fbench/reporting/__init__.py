@@ -1,0 +1,1 @@
+"""What people look at. Drawing only: every figure comes from results."""

@@ -1,0 +1,138 @@
+"""Progress and tables in the terminal; plain lines where there is none."""
+
+import math
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from m2fbench.results import RunResult
+from m2fbench.runner import Event
+
+HEADLINE = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
+
+
+class RunDisplay:
+    """A listener for ``run``: a live bar with images/s and time left on a terminal, log lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._started = self._last_line = 0.0
+        self._first = 0
+
+    def __enter__(self) -> "RunDisplay":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+
+    def __call__(self, event: Event) -> None:
+        name = f"{event.row} · {event.variant}"
+        if event.kind == "start":
+            self._stop()
+            self._console.print(Text(f"{name}: {event.message}"))
+        elif event.kind == "image":
+            self._image(event, name)
+        elif event.kind == "score":
+            self._stop()
+            self._console.print(Text(f"{name}: scoring {event.total} images"))
+        elif event.kind == "done":
+            self._console.print(Text(f"{name}: {event.message}"), soft_wrap=True)
+
+    def _image(self, event: Event, name: str) -> None:
+        if event.message:
+            self._console.print(Text(f"{name}: left out: {event.message}", style="yellow"), soft_wrap=True)
+        if self._started == 0.0:
+            self._started = self._last_line = time.monotonic()
+            self._first = event.done
+            if event.done:
+                self._console.print(Text(f"{name}: {event.done} of {event.total} images were done before"))
+        rate = (event.done - self._first) / max(1e-9, time.monotonic() - self._started)
+        if self._console.is_terminal:
+            self._bar(event, name, rate)
+        elif time.monotonic() - self._last_line >= LINE_EVERY or (event.done == event.total and event.done > self._first):
+            self._last_line = time.monotonic()
+            left = f", {_duration((event.total - event.done) / rate)} left" if rate and event.done < event.total else ""
+            self._console.print(Text(f"{name}: {event.done}/{event.total} images, {rate:.2f} images/s{left}"))
+
+    def _bar(self, event: Event, name: str, rate: float) -> None:
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]} images/s"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console,
+            )  # fmt: skip
+            self._progress.start()
+            self._task = self._progress.add_task(name, total=event.total, completed=event.done, rate="-")
+        assert self._task is not None
+        self._progress.update(self._task, completed=event.done, rate=f"{rate:.2f}" if rate else "-")
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = self._task = None
+        self._started = 0.0
+
+
+def results_table(results: Sequence[RunResult]) -> Table:
+    """Measured beside published values with the difference, one block of lines a run."""
+    figures = [name for name in HEADLINE if any(not math.isnan(r.value(name)) or _published(r, name) is not None for r in results)]
+    title = results[0].suite["title"] if results else ""
+    table = Table("checkpoint", "variant", "", title=title, title_justify="left")
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        state = "measured" if result.status != "unavailable" else "not measured"
+        table.add_row(result.row, result.variant["name"], state, *(_cell(result.value(name)) for name in figures))
+        if result.published:
+            table.add_row("", "", "published", *(_cell(_published(result, name)) for name in figures), style="dim")
+        if any(c.comparable for c in result.comparisons):
+            table.add_row("", "", "difference", *(_difference(result, name) for name in figures))
+        if result.status == "partial":
+            table.add_row("", "", Text(f"partial, not comparable ({result.reason})", style="yellow"))
+        elif result.status == "unavailable":
+            table.add_row("", "", Text(str(result.reason), style="yellow"))
+        elif result.published and not any(c.comparable for c in result.comparisons):
+            table.add_row("", "", Text(f"another protocol ({result.variant['protocol']}), not comparable", style="yellow"))
+        table.add_section()
+    return table
+
+
+def class_table(result: RunResult) -> Table:
+    """Every class's figures; a class without truth shows a dash."""
+    categories = list(dict.fromkeys(m.category for m in result.measurements if m.category is not None))
+    names = list(dict.fromkeys(m.name for m in result.measurements if m.category is not None))
+    table = Table("class", title=f"{result.row} · {result.variant['name']}, by class", title_justify="left")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for category in categories:
+        table.add_row(category, *(_cell(result.value(name, category=category)) for name in names))
+    return table
+
+
+def _published(result: RunResult, name: str) -> float | None:
+    return next((p.value for p in result.published if p.metric == name), None)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _difference(result: RunResult, name: str) -> Text:
+    for c in result.comparisons:
+        if c.metric == name and c.comparable and not math.isnan(c.difference):
+            style = {True: "green", False: "bold red", None: ""}[c.within]
+            return Text(f"{c.difference:+.2f}" + (" ✗" if c.within is False else ""), style=style)
+    return Text("")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

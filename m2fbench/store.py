@@ -1,0 +1,266 @@
+"""Run directories: one complete prediction per image, kept the moment it is made.
+
+    RUNS/SUITE/ROW/VARIANT/
+        identity.json      everything that can change a prediction; another identity does not resume here
+        model.json         what is known of the model once its weights are loaded
+        journal.jsonl      one line per finished image: its record, a tab, its predictions; only ever appended to
+        predictions.json   all finished images in the task's official format, made from the journal
+        images.csv         the per-image table
+        result.json        the figures (result-limit-N.json for a limited run)
+        lock               held while a run writes here
+
+Killed at any moment, a line is either whole or cut off; a cut-off last line is dropped and its image done again. Every other
+file is written aside and renamed. Resuming is subtraction: the examples of the dataset less those in the journal.
+"""
+
+import contextlib
+import csv
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from m2fbench.errors import StoreError
+from m2fbench.types import Identity, ImageId, JsonObject
+
+STORE_VERSION = 1
+_OURS = ("identity.json", "model.json", "journal.jsonl", "predictions.json", "images.csv", "result*.json")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What the journal says of one finished image. seconds: by stage. error: why it has no predictions, where it was left out."""
+
+    image_id: ImageId
+    height: int
+    width: int
+    predictions: int
+    seconds: Mapping[str, float]
+    error: str | None = None
+
+
+def key_of(identity: Identity) -> str:
+    """SHA-256 of an identity, key order aside."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_table(run: Path) -> dict[str, str]:
+    """image_id (as text) -> error ("" for a finished image) from the per-image table of a run directory. Raises StoreError."""
+    try:
+        with (run / "images.csv").open(newline="", encoding="utf-8") as file:
+            return {row["image_id"]: row["error"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"{run}: expected a run directory with images.csv and predictions.json ({error}); finish the run first"
+        ) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """``path`` holds all of ``text`` or what it held before, whatever happens. Raises StoreError."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise _store_error(path, error) from error
+
+
+def _store_error(path: Path, error: OSError) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"{path}: the disk is full ({error.strerror}); what was finished is kept: free space and run the same command again"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreError(f"{path}: no permission to write here ({error.strerror}); choose another folder with --output")
+    return StoreError(f"{path}: cannot be written: {error.strerror or error}; choose another folder with --output")
+
+
+class RunDirectory:
+    """One open, locked run directory; a context manager. Opening it again in another process is refused meanwhile."""
+
+    def __init__(self, path: Path, identity: Identity, *, fresh: bool = False) -> None:
+        """Create or resume the directory. fresh: discard what m2fbench stored in it before.
+
+        Raises StoreError where it is in use, cannot be written, or holds predictions of another identity.
+        """
+        self.path = path
+        self._identity = dict(identity)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "lock").open("a")
+        except OSError as error:
+            raise _store_error(path, error) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise StoreError(f"{path}: another run is writing here; wait for it, or choose another folder with --output") from error
+        try:
+            if fresh:
+                self._discard()
+            self._check_identity()
+            self._records, whole = self._read_journal()
+            self._journal = self._open_journal(whole)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._journal.close()
+        self._lock.close()
+
+    @property
+    def records(self) -> Mapping[ImageId, ImageRecord]:
+        """Finished images, by id."""
+        return self._records
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.json"
+
+    def append(self, record: ImageRecord, predictions: Sequence[JsonObject]) -> None:
+        """Keep one image's predictions; on return they survive the death of this process. Raises StoreError, e.g. disk full."""
+        head = json.dumps(record.__dict__, separators=(",", ":"))
+        body = ",".join(json.dumps(p, separators=(",", ":")) for p in predictions)
+        rest = memoryview(f"{head}\t{body}\n".encode())
+        start = self._journal.seek(0, io.SEEK_END)
+        try:
+            while rest:  # a raw write may take a part only
+                rest = rest[self._journal.write(rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._journal.truncate(start)
+            raise _store_error(self.path / "journal.jsonl", error) from error
+        self._records[record.image_id] = record
+
+    @property
+    def model(self) -> JsonObject:
+        """What ``write_model`` kept, from whichever session loaded the model."""
+        try:
+            return dict(json.loads((self.path / "model.json").read_bytes()))
+        except FileNotFoundError:
+            return {}
+
+    def write_model(self, facts: JsonObject) -> None:
+        write_atomically(self.path / "model.json", json.dumps(facts) + "\n")
+
+    def forget_errors(self) -> None:
+        """Let the images that were left out be tried again: what was wrong with them may have been mended."""
+        self._records = {k: r for k, r in self._records.items() if r.error is None}
+
+    def export(self, order: Sequence[ImageId]) -> None:
+        """Write predictions.json: every finished image, in ``order``."""
+        lines = dict(self._journal_lines())
+        parts = [lines[i] for i in order if lines.get(i)]
+        write_atomically(self.predictions, "[" + ",\n".join(parts) + "]\n")
+
+    def write_table(self, order: Sequence[ImageId], columns: Mapping[ImageId, Mapping[str, Any]]) -> None:
+        """Write images.csv: the finished images of ``order``, their records and the metrics' ``columns``."""
+        stages = sorted({stage for r in self._records.values() for stage in r.seconds})
+        extra = list(dict.fromkeys(name for values in columns.values() for name in values))
+        buffer = io.StringIO()
+        table = csv.writer(buffer, lineterminator="\n")
+        table.writerow(["image_id", "height", "width", "predictions", *extra, *(f"{s}_seconds" for s in stages), "error"])
+        for image_id in order:
+            if (record := self._records.get(image_id)) is not None:
+                values = columns.get(image_id, {})
+                table.writerow([
+                    image_id, record.height, record.width, record.predictions, *(values.get(name, "") for name in extra),
+                    *(f"{record.seconds[s]:.6f}" if s in record.seconds else "" for s in stages), record.error or "",
+                ])  # fmt: skip
+        write_atomically(self.path / "images.csv", buffer.getvalue())
+
+    def write_result(self, document: JsonObject, limit: int | None) -> Path:
+        path = self.path / ("result.json" if limit is None else f"result-limit-{limit}.json")
+        write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        return path
+
+    def _discard(self) -> None:
+        for pattern in _OURS:
+            for file in self.path.glob(pattern):
+                file.unlink()
+
+    def _check_identity(self) -> None:
+        path = self.path / "identity.json"
+        document = {"store_version": STORE_VERSION, "key": key_of(self._identity), "identity": self._identity}
+        if not path.exists():
+            write_atomically(path, json.dumps(document, indent=1) + "\n")
+            return
+        try:
+            stored = json.loads(path.read_bytes())
+            version, before = stored["store_version"], stored["identity"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path}: not an identity file ({error}); start over with --fresh or choose another --output"
+            ) from error
+        if version != STORE_VERSION:
+            raise StoreError(
+                f"{path}: expected store version {STORE_VERSION}, got {version}; start over with --fresh or choose another --output"
+            )
+        if key_of(before) != document["key"]:
+            changed = "; ".join(differences(before, self._identity))
+            raise StoreError(
+                f"{self.path}: holds predictions made otherwise ({changed}); they cannot be mixed: choose another --output, "
+                f"or discard them with --fresh"
+            )
+
+    def _open_journal(self, whole: int) -> io.FileIO:
+        """The journal, unbuffered, cut after its last whole line."""
+        path = self.path / "journal.jsonl"
+        try:
+            journal = io.FileIO(path, "a+")
+            if journal.seek(0, io.SEEK_END) > whole:
+                journal.truncate(whole)
+        except OSError as error:
+            raise _store_error(path, error) from error
+        return journal
+
+    def _read_journal(self) -> tuple[dict[ImageId, ImageRecord], int]:
+        """Records by image id, and the length in bytes of the whole lines."""
+        records: dict[ImageId, ImageRecord] = {}
+        whole = 0
+        path = self.path / "journal.jsonl"
+        if not path.exists():
+            return records, whole
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    record = ImageRecord(**json.loads(line.partition(b"\t")[0]))
+                except (ValueError, TypeError) as error:
+                    raise StoreError(f"{path}: byte {whole}: not a line of a journal ({error}); start over with --fresh") from error
+                records[record.image_id] = record
+                whole += len(line)
+        return records, whole
+
+    def _journal_lines(self) -> Iterator[tuple[ImageId, str]]:
+        with (self.path / "journal.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                head, _, body = line.rstrip("\n").partition("\t")
+                yield json.loads(head)["image_id"], body
+
+
+def differences(before: Identity, now: Identity, prefix: str = "") -> Iterable[str]:
+    """``dotted.key: was ..., is ...`` for every value in which two identities differ."""
+    for key in sorted({*before, *now}):
+        old, new, name = before.get(key), now.get(key), f"{prefix}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from differences(old, new, f"{name}.")
+        elif old != new:
+            yield f"{name}: was {json.dumps(old)}, is {json.dumps(new)}"

@@ -1,0 +1,61 @@
+"""YAML read safely and strictly, with the line of every key kept so that an error can point at it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from m2fbench.errors import SuiteError
+
+KeyPath = tuple[str | int, ...]
+Lines = dict[KeyPath, int]
+
+
+def read_yaml(path: Path) -> tuple[Any, Lines]:
+    """The document in ``path`` as plain containers, and the 1-based line of every key path in it.
+
+    Only YAML's own scalar types, lists and mappings are made (safe loading); a key given twice is refused.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{path}: expected UTF-8 text, got other bytes at position {error.start}") from error
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        lines: Lines = {}
+        if node is not None:
+            _walk(node, (), lines, path, loader)
+        return (None if node is None else loader.construct_document(node)), lines
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SuiteError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SuiteError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
+    finally:
+        loader.dispose()
+
+
+def _walk(node: yaml.Node, here: KeyPath, lines: Lines, path: Path, loader: yaml.SafeLoader) -> None:
+    lines.setdefault(here, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise SuiteError(f"{path}:{line}: expected a plain key, got a {key.id}")
+            name = loader.construct_object(key)
+            inner = (*here, name)
+            if inner in lines:
+                raise SuiteError(f"{path}:{line}: {dotted(inner)}: given twice, first on line {lines[inner]}; keep one of them")
+            lines[inner] = line
+            _walk(value, inner, lines, path, loader)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _walk(value, (*here, index), lines, path, loader)
+
+
+def dotted(path: KeyPath) -> str:
+    """``('checkpoints', 0, 'name')`` as a user writes it: ``checkpoints.0.name``."""
+    return ".".join(str(part) for part in path)
