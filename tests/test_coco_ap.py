@@ -1,0 +1,209 @@
+"""COCO AP against the official pycocotools, all twelve figures and every class, on random, degenerate and real inputs."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m2fbench.datasets.coco_instance import CocoInstance, CocoOptions
+from m2fbench.errors import PredictionsError
+from m2fbench.formats.coco_results import read_results
+from m2fbench.metrics.coco_ap import CocoAP
+from m2fbench.types import Score
+
+ALLOWED = 1e-9
+Json = dict[str, Any]
+
+
+def dataset_of(folder: Path, truth: Json) -> CocoInstance:
+    (folder / "truth.json").write_text(json.dumps(truth))
+    return CocoInstance(CocoOptions(annotations=str(folder / "truth.json"), images=str(folder)), None)
+
+
+def score_both(folder: Path, truth: Json, results: list[Json], image_ids: list[Any] | None = None) -> tuple[Score, float]:
+    """Our score, and its largest difference from pycocotools'."""
+    dataset = dataset_of(folder, truth)
+    predictions = folder / "predictions.json"
+    predictions.write_text(json.dumps(results))
+    ids = image_ids if image_ids is not None else [e.image_id for e in dataset.examples()]
+    metric = CocoAP()
+    score = metric.score(dataset, predictions, ids)
+    return score, metric.verify(dataset, predictions, ids, score)
+
+
+def value(score: Score, name: str, category: str | None = None) -> float:
+    return next(m.value for m in score.measurements if (m.name, m.category) == (name, category))
+
+
+def rle_of(mask: np.ndarray) -> Json:
+    rle = pycocotools.mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode()}
+
+
+def random_case(rng: np.random.Generator, images: int, string_ids: bool = False) -> tuple[Json, list[Json]]:
+    """Boxes of all sizes as truth, some of them crowds; predictions are shifted truth, duplicates and pure invention."""
+    names = [f"photo-{k}" if string_ids else 10 * k + 3 for k in range(images)]
+    categories = [{"id": i, "name": f"c{i}"} for i in (2, 5, 9, 11)]
+    truth: Json = {"images": [], "categories": categories, "annotations": []}
+    results: list[Json] = []
+    for name in names:
+        height, width = rng.integers(40, 200, 2).tolist()
+        truth["images"].append({"id": name, "file_name": f"{name}.png", "height": height, "width": width})
+        for _ in range(rng.integers(0, 6)):
+            mask = np.zeros((height, width), bool)
+            top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
+            mask[top : top + rng.integers(3, 120), left : left + rng.integers(3, 120)] = True
+            category = int(rng.choice([2, 5, 9]))  # category 11 never has truth
+            truth["annotations"].append({
+                "id": len(truth["annotations"]) + 1, "image_id": name, "category_id": category, "iscrowd": int(rng.random() < 0.15),
+                "segmentation": rle_of(mask), "area": float(mask.sum()), "bbox": [0, 0, 1, 1],
+            })  # fmt: skip
+            for _ in range(rng.integers(0, 3)):
+                moved = np.roll(mask, rng.integers(-5, 6, 2), (0, 1))
+                results.append(
+                    {"image_id": name, "category_id": category, "segmentation": rle_of(moved), "score": round(float(rng.random()), 2)}
+                )
+        if rng.random() < 0.5:
+            empty = np.zeros((height, width), bool)
+            results.append({"image_id": name, "category_id": int(rng.choice([2, 11])), "segmentation": rle_of(empty), "score": 0.0})
+    return truth, results
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**9), images=st.integers(1, 8), string_ids=st.booleans())
+def test_random_inputs_equal_pycocotools(seed: int, images: int, string_ids: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    truth, results = random_case(np.random.default_rng(seed), images, string_ids)
+    _, difference = score_both(tmp_path_factory.mktemp("case"), truth, results)
+    assert difference <= ALLOWED
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**9))
+def test_a_subset_of_images_equals_pycocotools(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    truth, results = random_case(np.random.default_rng(seed), 6)
+    ids = [image["id"] for image in truth["images"]][:3]
+    score, difference = score_both(tmp_path_factory.mktemp("case"), truth, results, ids)
+    assert difference <= ALLOWED
+    assert set(score.per_image) == set(ids)
+
+
+def test_degenerate_inputs(tmp_path: Path) -> None:
+    truth, results = random_case(np.random.default_rng(0), 4)
+    nothing_found, difference = score_both(tmp_path, truth, [])
+    assert difference == 0
+    assert value(nothing_found, "AP") == 0
+    nothing_there, difference = score_both(tmp_path, truth | {"annotations": []}, results)
+    assert difference == 0
+    assert math.isnan(value(nothing_there, "AP")), "no truth at all: nothing can be measured, which is not 0"
+    empty, difference = score_both(tmp_path, truth | {"annotations": []}, [])
+    assert difference == 0
+    assert math.isnan(value(empty, "AR100"))
+
+
+def test_a_class_without_truth_is_nan_and_an_empty_area_too(tmp_path: Path) -> None:
+    mask = np.ones((20, 20), bool)
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 20, "width": 20}],
+        "categories": [{"id": 1, "name": "seen"}, {"id": 2, "name": "unseen"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": rle_of(mask), "area": 400.0, "bbox": [0, 0, 20, 20]}
+        ],
+    }
+    score, difference = score_both(tmp_path, truth, [{"image_id": 1, "category_id": 1, "segmentation": rle_of(mask), "score": 0.5}])
+    assert difference <= ALLOWED
+    assert value(score, "AP") == pytest.approx(100)
+    assert value(score, "AP", "seen") == pytest.approx(100)
+    assert math.isnan(value(score, "AP", "unseen"))
+    assert math.isnan(value(score, "APl")), "no large object: not measured"
+    assert score.per_image[1] == {"tp": 1, "fp": 0, "fn": 0}
+
+
+def test_areas_are_of_masks_not_of_boxes(tmp_path: Path) -> None:
+    """A thin diagonal has a large box and a small mask: it is a small object, for truth and prediction alike."""
+    mask = np.eye(150, dtype=bool)
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 150, "width": 150}],
+        "categories": [{"id": 1, "name": "line"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": rle_of(mask), "area": 150.0, "bbox": [0, 0, 150, 150]}
+        ],
+    }
+    score, difference = score_both(tmp_path, truth, [{"image_id": 1, "category_id": 1, "segmentation": rle_of(mask), "score": 0.5}])
+    assert difference <= ALLOWED
+    assert value(score, "APs") == pytest.approx(100)
+    assert math.isnan(value(score, "APl"))
+
+
+def perturbed_truth(truth: Json, rng: np.random.Generator) -> list[Json]:
+    """Predictions made from real truth: moved, cut, dropped, doubled, of another class, and scored at random."""
+    from pycocotools.coco import COCO
+
+    official = COCO()
+    official.dataset = truth
+    official.createIndex()
+    categories = [c["id"] for c in truth["categories"]]
+    results = []
+    for annotation in truth["annotations"]:
+        for _ in range(rng.integers(0, 4)):
+            mask = official.annToMask(annotation).astype(bool)
+            mask = np.roll(mask, rng.integers(-6, 7, 2), (0, 1))
+            if rng.random() < 0.2:
+                mask[: rng.integers(1, mask.shape[0])] = False
+            category = annotation["category_id"] if rng.random() < 0.85 else int(rng.choice(categories))
+            results.append(
+                {"image_id": annotation["image_id"], "category_id": category, "segmentation": rle_of(mask), "score": float(rng.random())}
+            )
+    return results
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(5))
+def test_real_photos_with_perturbed_truth_equal_pycocotools(seed: int, shared: Path, tmp_path: Path) -> None:
+    """57 photos, polygons and crowds: all twelve figures and every class to 1e-9."""
+    truth = json.loads((shared / "data/coco_real/annotations/instances_val2017.json").read_bytes())
+    assert sum(a["iscrowd"] for a in truth["annotations"]) == 7
+    results = perturbed_truth(truth, np.random.default_rng(seed))
+    score, difference = score_both(tmp_path, truth, results)
+    assert difference <= ALLOWED
+    assert 5 < value(score, "AP") < 95
+
+
+def test_verification_can_fail(tmp_path: Path) -> None:
+    truth, results = random_case(np.random.default_rng(3), 5)
+    dataset = dataset_of(tmp_path, truth)
+    predictions = tmp_path / "predictions.json"
+    predictions.write_text(json.dumps(results))
+    ids = [e.image_id for e in dataset.examples()]
+    score = CocoAP().score(dataset, predictions, ids)
+    predictions.write_text(json.dumps(results[1:]))
+    assert CocoAP().verify(dataset, predictions, ids, score) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"a": 1}, "expected a JSON list"),
+        ([3], "entry 0: expected an object"),
+        ([{"image_id": 3}], "expected the key 'category_id'"),
+        ([{"image_id": 4, "category_id": 2, "segmentation": {}, "score": 1}], "image 4 is not in the dataset"),
+        ([{"image_id": 3, "category_id": 0, "segmentation": {}, "score": 1}], "category 0 is not in the dataset"),
+        ([{"image_id": 3, "category_id": 2, "segmentation": {}, "score": "high"}], "expected a number as score"),
+    ],
+)
+def test_foreign_results_are_checked(entries: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(entries))
+    with pytest.raises(PredictionsError, match=message):
+        read_results(path, {3}, {2, 5})
+
+
+def test_boxes_in_foreign_results_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([{"image_id": 3, "category_id": 2, "bbox": [0, 0, 9, 9], "segmentation": {"size": [1, 1]}, "score": 1}]))
+    assert read_results(path, {3}, {2}) == [{"image_id": 3, "category_id": 2, "segmentation": {"size": [1, 1]}, "score": 1}]

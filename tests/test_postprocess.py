@@ -1,0 +1,173 @@
+"""Post-processing against the original code's outputs, and against the paper's order of operations written plainly."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import hotcoco.mask
+import numpy as np
+import pycocotools.mask
+import pytest
+import torch
+from conftest import FIXTURES, SHARED
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_paper import plain_instances
+
+from m2fbench.models import postprocess
+from m2fbench.models.postprocess import encode_masks, instance_inference, panoptic_inference, upsample
+from m2fbench.models.preprocess import Geometry
+
+GOLDEN = sorted((SHARED / "golden").glob("postprocess_*.npz")) or [pytest.param(None, marks=pytest.mark.skip(reason="no golden data here"))]
+SMALL = sorted(FIXTURES.glob("postprocess_*.npz"))
+UNSURE = 1e-5  # another CPU may round a logit this near to zero to the other side
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with np.load(path) as file:
+        golden = {name: file[name] for name in file.files}
+    sizes = (tuple(golden[f"{kind}_size"].tolist()) for kind in ("output", "resized", "padded"))
+    golden["geometry"] = Geometry(*sizes)
+    golden["heads"] = set(golden["heads"].tolist()) if "heads" in golden else {"semantic", "instance", "panoptic"}
+    golden["things"] = golden["thing_classes"].tolist() if "thing_classes" in golden else list(range(int(golden["num_things"])))
+    golden["classes"] = torch.from_numpy(golden["class_logits"])
+    golden["masks"] = torch.from_numpy(golden["mask_logits"].astype(np.float32))
+    return golden
+
+
+def _compare_instances(golden: dict[str, Any]) -> int:
+    """Classes, scores and masks as sets; returns the number of pixels that differ, all of them unsure."""
+    things = golden["things"] if "panoptic" in golden["heads"] else None
+    found = instance_inference(golden["classes"], golden["masks"], golden["geometry"], things=things, detections=int(golden["topk"]))
+    expected = [json.loads(str(text)) for text in golden["instance_rles"]]
+    assert len(found) == len(expected)
+    ours = sorted(range(len(found)), key=lambda k: (found.categories[k], round(float(found.scores[k]), 5), found.rles[k]["counts"]))
+    theirs = sorted(
+        range(len(expected)), key=lambda k: (golden["instance_classes"][k], round(float(golden["instance_scores"][k]), 5), expected[k]["counts"])
+    )
+    differing = 0
+    for a, b in zip(ours, theirs, strict=True):
+        assert found.categories[a] == golden["instance_classes"][b]
+        assert found.scores[a] == pytest.approx(float(golden["instance_scores"][b]), abs=1e-5)
+        if found.rles[a]["counts"] != expected[b]["counts"]:
+            masks = [pycocotools.mask.decode(rle).astype(bool) for rle in (found.rles[a], expected[b])]
+            differing += int((masks[0] != masks[1]).sum())
+            logits = upsample(golden["masks"], golden["geometry"]).abs().amin(0).numpy()
+            assert (logits[masks[0] != masks[1]] < UNSURE).all()
+    return differing
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem if p else "absent")
+def test_instances_equal_the_original(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = _read(path)
+    if "instance" not in golden["heads"]:
+        assert "instance_scores" not in golden  # the Mapillary configuration runs no instance head
+        return
+    differing = _compare_instances(golden)
+    with capsys.disabled():
+        print(f" {path.stem}: {differing} pixels differ", end="")
+
+
+@pytest.mark.parametrize("path", SMALL, ids=lambda p: p.stem)
+def test_instances_equal_the_original_small(path: Path) -> None:
+    assert _compare_instances(_read(path)) == 0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem if p else "absent")
+def test_panoptic_maps_equal_the_original(path: Path) -> None:
+    golden = _read(path)
+    if "panoptic" not in golden["heads"]:
+        assert "panoptic_map" not in golden
+        return
+    ids, segments = panoptic_inference(
+        golden["classes"], golden["masks"], golden["geometry"], things=golden["things"],
+        object_threshold=float(golden["object_mask_threshold"]), overlap_threshold=float(golden["overlap_threshold"]),
+    )  # fmt: skip
+    assert [(s.id, s.is_thing, s.category) for s in segments] == [
+        (s["id"], s["isthing"], s["category_id"]) for s in json.loads(str(golden["panoptic_segments"]))
+    ]
+    np.testing.assert_array_equal(ids, golden["panoptic_map"])
+
+
+def _random(seed: int, queries: int, classes: int, geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    height, width = (edge // 4 for edge in geometry.padded)
+    coarse = 6 * torch.randn(1, queries, 3, 4, generator=generator) - 2
+    masks = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")[0]
+    return 3 * torch.randn(queries, classes + 1, generator=generator), masks
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    queries=st.integers(1, 30),
+    classes=st.integers(1, 12),
+    size=st.tuples(st.integers(5, 90), st.integers(5, 90)),
+    resized=st.tuples(st.integers(20, 64), st.integers(20, 64)),
+    detections=st.integers(1, 150),
+    block=st.sampled_from([1, 40_000, 1 << 24]),
+    panoptic=st.booleans(),
+)
+def test_faster_order_gives_what_the_plain_order_gives(
+    seed: int, queries: int, classes: int, size: tuple[int, int], resized: tuple[int, int], detections: int, block: int, panoptic: bool
+) -> None:
+    """The same masks bit for bit, whatever the sizes, the number of detections and the memory given to a block."""
+    geometry = Geometry(size, resized, (64, 64))
+    class_logits, mask_logits = _random(seed, queries, classes, geometry)
+    things = list(range(0, classes, 2)) if panoptic else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(postprocess.BLOCK_BYTES, "cpu", block)
+        found = instance_inference(class_logits, mask_logits, geometry, things=things, detections=detections)
+    scores, labels, masks = plain_instances(class_logits, mask_logits, geometry, things, detections)
+    expected = sorted((int(c), r["counts"]) for c, r in zip(labels, encode_masks(masks) if len(masks) else [], strict=True))
+    assert sorted((int(c), r["counts"]) for c, r in zip(found.categories, found.rles, strict=True)) == expected
+    np.testing.assert_allclose(sorted(found.scores), sorted(scores.double()), rtol=0, atol=1e-6)
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def test_empty_masks_stay_with_score_zero() -> None:
+    geometry = Geometry((20, 30), (32, 32), (32, 32))
+    found = instance_inference(torch.zeros(4, 3), torch.full((4, 8, 8), -5.0), geometry, things=None)
+    assert len(found) == 8  # 4 queries x 2 classes, fewer than 100
+    assert (found.scores == 0).all()
+    assert [int(hotcoco.mask.area(r)) for r in found.rles] == [0] * 8
+
+
+def test_no_things_among_the_top_gives_nothing() -> None:
+    geometry = Geometry((20, 30), (32, 32), (32, 32))
+    found = instance_inference(torch.zeros(2, 4), torch.zeros(2, 8, 8), geometry, things=[])
+    assert len(found) == 0
+    ids, segments = panoptic_inference(torch.zeros(2, 4), torch.zeros(2, 8, 8), geometry, things=[0])
+    assert segments == []
+    assert not ids.any()
+
+
+def test_encoding_is_column_by_column_as_the_official_tool_has_it() -> None:
+    masks = torch.rand(3, 7, 5, generator=torch.Generator().manual_seed(0)) > 0.5
+    for mask, rle in zip(masks, encode_masks(masks), strict=True):
+        official = pycocotools.mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+        assert rle == {"size": [7, 5], "counts": official["counts"].decode()}
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
+def test_memory_stays_bounded() -> None:
+    """200 queries on a 12-megapixel image: all at once would be 9.6 GB of logits."""
+    script = """
+import resource, torch
+from m2fbench.models.postprocess import instance_inference
+from m2fbench.models.preprocess import Geometry
+torch.set_num_threads(2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+masks = torch.nn.functional.interpolate(torch.randn(1, 200, 6, 8), size=(200, 272))[0]
+found = instance_inference(torch.randn(200, 81), masks, Geometry((3000, 4000), (800, 1067), (800, 1088)), things=None)
+print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    import subprocess
+
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert int(output[0]) == 100
+    assert int(output[1]) < 1024 * 1024, f"{int(output[1]) / 1024:.0f} MiB"  # ru_maxrss is in KiB
