@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from m2fbench.datasets.scenes import CATEGORIES
 from m2fbench.models.load import LoadedModel
 
 ROOT = Path(__file__).parent.parent
@@ -51,3 +54,61 @@ def stub_loader(logits_of: Callable[[torch.Tensor], Logits]) -> Any:
         return torch.from_numpy(classes), torch.from_numpy(masks)
 
     return lambda checkpoint, variant, device: LoadedModel(forward, torch.device("cpu"), 0, {"stub": True})
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real transformers folder of a Swin Mask2Former with random weights and the shapes classes; quick on a CPU."""
+    return make_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny-swin", [c.name for c in CATEGORIES])
+
+
+def make_checkpoint(folder: Path, labels: Sequence[str], **options: Any) -> Path:
+    """Random weights, the same at every call."""
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessorPil, SwinConfig
+
+    torch.manual_seed(3)
+    backbone = SwinConfig(
+        embed_dim=24, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2], window_size=7, out_features=["stage1", "stage2", "stage3", "stage4"]
+    )
+    config = Mask2FormerConfig(
+        backbone_config=backbone, feature_size=32, hidden_dim=32, mask_feature_size=32, num_attention_heads=4, encoder_layers=1,
+        decoder_layers=2, encoder_feedforward_dim=64, dim_feedforward=64, num_queries=12,
+        id2label=dict(enumerate(labels)), label2id={name: k for k, name in enumerate(labels)},
+    )  # fmt: skip
+    Mask2FormerForUniversalSegmentation(config).save_pretrained(folder, **options)
+    Mask2FormerImageProcessorPil(size={"shortest_edge": 128, "longest_edge": 192}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``m2fbench`` as a user does, in a process of its own."""
+
+    def call(*arguments: object, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "m2fbench", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=300, **options)
+
+    return call
+
+
+SHAPES_SUITE = """
+suite: test_shapes
+title: Shapes for tests
+task: instance
+dataset: {{name: shapes, split: val, count: {count}}}
+protocol: {{min_size: 128, max_size: 192}}
+metrics: [coco_ap]
+checkpoints: [{{name: tiny, checkpoint: {checkpoint}}}]
+"""
+
+
+@pytest.fixture
+def shapes_suite(tmp_path: Path, tiny_checkpoint: Path) -> Callable[..., Path]:
+    """Write a suite over the first ``count`` validation scenes with the tiny checkpoint; ``extra`` lines are appended."""
+
+    def write(count: int = 6, extra: str = "") -> Path:
+        path = tmp_path / "shapes.yaml"
+        path.write_text(SHAPES_SUITE.format(count=count, checkpoint=tiny_checkpoint) + extra)
+        return path
+
+    return write
