@@ -158,7 +158,7 @@ def _run_one(
         store.export(order)
         scored = [e.image_id for e in examples if store.records[e.image_id].error is None]
         evaluation = evaluate(spec.suite, dataset, store.predictions, scored, verify=verify)
-        store.write_table(order, evaluation.per_image)
+        store.write_table(order)
         skipped = tuple(
             {"image_id": e.image_id, "error": store.records[e.image_id].error}
             for e in examples

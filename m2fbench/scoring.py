@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,9 @@ VERIFY_TOLERANCE = 1e-9  # percent points between our evaluator's figures and th
 
 @dataclass(frozen=True)
 class Evaluation:
-    """per_image: metric columns of the per-image table. verified: by metric, what the official evaluator said; None unasked."""
+    """verified: by metric, what the official evaluator said; None unasked."""
 
     measurements: tuple[Measurement, ...]
-    per_image: Mapping[ImageId, Mapping[str, float | int]]
     verified: JsonObject | None
 
 
@@ -39,14 +38,11 @@ def metric_versions(suite: Suite) -> dict[str, int]:
 def evaluate(suite: Suite, dataset: Dataset, predictions: Path, scored: Sequence[ImageId], *, verify: bool) -> Evaluation:
     """All the suite's metrics over the images ``scored``. Raises VerificationError where the official evaluator disagrees."""
     measurements: list[Measurement] = []
-    per_image: dict[ImageId, dict[str, float | int]] = {}
     verified: JsonObject = {}
     for name in suite.metrics:
         metric = metrics.get(name)
         result = metric.score(dataset, predictions, scored)
-        measurements += result.measurements
-        for image_id, values in result.per_image.items():
-            per_image.setdefault(image_id, {}).update(values)
+        measurements += result
         if verify:
             difference = metric.verify(dataset, predictions, scored, result)
             verified[name] = {"largest_difference": difference, "tolerance": VERIFY_TOLERANCE}
@@ -55,7 +51,7 @@ def evaluate(suite: Suite, dataset: Dataset, predictions: Path, scored: Sequence
                     f"{name}: the official evaluator's figures differ by up to {difference:.3g} (allowed: {VERIFY_TOLERANCE:g}); "
                     f"do not trust these figures, and please report them with {predictions}"
                 )
-    return Evaluation(tuple(measurements), per_image, verified or None)
+    return Evaluation(tuple(measurements), verified or None)
 
 
 def score(

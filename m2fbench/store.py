@@ -25,7 +25,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from m2fbench.errors import StoreError
 from m2fbench.types import Identity, ImageId, JsonObject
@@ -169,18 +168,16 @@ class RunDirectory:
         parts = [lines[i] for i in order if lines.get(i)]
         write_atomically(self.predictions, "[" + ",\n".join(parts) + "]\n")
 
-    def write_table(self, order: Sequence[ImageId], columns: Mapping[ImageId, Mapping[str, Any]]) -> None:
-        """Write images.csv: the finished images of ``order``, their records and the metrics' ``columns``."""
+    def write_table(self, order: Sequence[ImageId]) -> None:
+        """Write images.csv: the records of the finished images of ``order``."""
         stages = sorted({stage for r in self._records.values() for stage in r.seconds})
-        extra = list(dict.fromkeys(name for values in columns.values() for name in values))
         buffer = io.StringIO()
         table = csv.writer(buffer, lineterminator="\n")
-        table.writerow(["image_id", "height", "width", "predictions", *extra, *(f"{s}_seconds" for s in stages), "error"])
+        table.writerow(["image_id", "height", "width", "predictions", *(f"{s}_seconds" for s in stages), "error"])
         for image_id in order:
             if (record := self._records.get(image_id)) is not None:
-                values = columns.get(image_id, {})
                 table.writerow([
-                    image_id, record.height, record.width, record.predictions, *(values.get(name, "") for name in extra),
+                    image_id, record.height, record.width, record.predictions,
                     *(f"{record.seconds[s]:.6f}" if s in record.seconds else "" for s in stages), record.error or "",
                 ])  # fmt: skip
         write_atomically(self.path / "images.csv", buffer.getvalue())

@@ -259,6 +259,8 @@ def _explain(error: Any, model: type[BaseModel], location: KeyPath) -> str:
     if kind == "literal_error":
         choices = re.findall(r"'([^']+)'", context["expected"])
         return f"expected {context['expected']}, got {_describe(given)}{near(str(given), choices)}"
+    if kind == "string_pattern_mismatch":
+        return f"expected letters, digits, '.', '_' and '-', beginning with a letter or digit, got {_describe(given)}"
     expected = _EXPECTED.get(kind) or error["msg"].removeprefix("Input should be ").removeprefix("String should ")
     return f"expected {expected}, got {_describe(given)}"
 

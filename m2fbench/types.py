@@ -126,14 +126,6 @@ class Dataset(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Score:
-    """What a metric makes of a set of predictions. per_image: by image id, columns of the per-image table."""
-
-    measurements: tuple[Measurement, ...]
-    per_image: Mapping[ImageId, Mapping[str, float | int]]
-
-
 class Metric(Protocol):
     """One metric, or one family computed together; one module of ``metrics/`` each."""
 
@@ -144,8 +136,12 @@ class Metric(Protocol):
     names: tuple[str, ...]
     """The figures it gives."""
 
-    def score(self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId]) -> Score: ...
+    def score(self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId]) -> tuple[Measurement, ...]:
+        """The figures over the images ``image_ids``; entries of other images in ``predictions`` do not count."""
+        ...
 
-    def verify(self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId], score: Score) -> float:
+    def verify(
+        self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId], measurements: Sequence[Measurement]
+    ) -> float:
         """Largest difference from the official evaluator, in the figures' unit; NaN against a number is infinite."""
         ...

@@ -9,6 +9,7 @@ from m2fbench.errors import SuiteError
 
 KeyPath = tuple[str | int, ...]
 Lines = dict[KeyPath, int]
+MAX_KEYS = 100_000
 
 
 def read_yaml(path: Path) -> tuple[Any, Lines]:
@@ -22,24 +23,25 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SuiteError(f"{path}: expected UTF-8 text, got other bytes at position {error.start}") from error
-    loader = yaml.SafeLoader(text)
+    lines: Lines = {}
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        lines: Lines = {}
-        if node is not None:
-            _walk(node, (), lines, path, loader)
-        return (None if node is None else loader.construct_document(node)), lines
+        if node is None:
+            return None, lines
+        _walk(node, (), lines, path, loader)
+        return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SuiteError(f"{path}:{line}: not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SuiteError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
-    finally:
-        loader.dispose()
 
 
 def _walk(node: yaml.Node, here: KeyPath, lines: Lines, path: Path, loader: yaml.SafeLoader) -> None:
     lines.setdefault(here, node.start_mark.line + 1)
+    if len(lines) > MAX_KEYS:  # aliases of aliases can unfold without end
+        raise SuiteError(f"{path}: expected at most {MAX_KEYS} keys, got more; is this a suite?")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             line = key.start_mark.line + 1

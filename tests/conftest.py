@@ -68,7 +68,11 @@ def make_checkpoint(folder: Path, labels: Sequence[str], **options: Any) -> Path
 
     torch.manual_seed(3)
     backbone = SwinConfig(
-        embed_dim=24, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2], window_size=7, out_features=["stage1", "stage2", "stage3", "stage4"]
+        embed_dim=24,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 2, 2, 2],
+        window_size=7,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
     )
     config = Mask2FormerConfig(
         backbone_config=backbone, feature_size=32, hidden_dim=32, mask_feature_size=32, num_attention_heads=4, encoder_layers=1,

@@ -42,7 +42,11 @@ def panoptic_labels(shared: Path) -> list[str]:
 
 @pytest.fixture
 def golden_run(
-    shared: Path, tmp_path: Path, checkpoint_folder: Callable[..., Path], panoptic_labels: list[str], monkeypatch: pytest.MonkeyPatch
+    shared: Path,
+    tmp_path: Path,
+    checkpoint_folder: Callable[..., Path],
+    panoptic_labels: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., m2fbench.RunResult]:
     """Run the golden logits of the 8 photos as a suite; ``spoil`` changes them first."""
     logits, edges = {}, {}
@@ -96,7 +100,9 @@ def test_fixture_through_a_whole_suite(tmp_path: Path, checkpoint_folder: Callab
     with np.load(FIXTURES / "postprocess_coco_instance_80.npz") as golden:
         height, width = golden["output_size"].tolist()
         rles = [json.loads(str(r)) for r in golden["instance_rles"]]
-        found = sorted(zip(golden["instance_scores"].tolist(), golden["instance_classes"].tolist(), rles, strict=True), key=lambda x: -x[0])
+        found = sorted(
+            zip(golden["instance_scores"].tolist(), golden["instance_classes"].tolist(), rles, strict=True), key=lambda x: -x[0]
+        )
         logits = golden["class_logits"], golden["mask_logits"].astype(np.float32)
         edges = int(golden["shortest_edge"]), int(golden["longest_edge"])
     names = [f"class {k:02d}" for k in range(80)]
@@ -116,7 +122,13 @@ def test_fixture_through_a_whole_suite(tmp_path: Path, checkpoint_folder: Callab
     Image.new("RGB", (width, height)).save(tmp_path / "blank.png")
     suite = tmp_path / "golden.yaml"
     suite.write_text(
-        SUITE.format(truth=tmp_path / "truth.json", images=tmp_path, checkpoint=checkpoint_folder(names), min_size=edges[0], max_size=edges[1])
+        SUITE.format(
+            truth=tmp_path / "truth.json",
+            images=tmp_path,
+            checkpoint=checkpoint_folder(names),
+            min_size=edges[0],
+            max_size=edges[1],
+        )
     )
     (result,) = m2fbench.run(suite, output=tmp_path / "runs", verify=True, loader=stub_loader(lambda pixels: logits))
     assert result.value("AP") == pytest.approx(100)

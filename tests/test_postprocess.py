@@ -19,7 +19,9 @@ from m2fbench.models import postprocess
 from m2fbench.models.postprocess import encode_masks, instance_inference, panoptic_inference, upsample
 from m2fbench.models.preprocess import Geometry
 
-GOLDEN = sorted((SHARED / "golden").glob("postprocess_*.npz")) or [pytest.param(None, marks=pytest.mark.skip(reason="no golden data here"))]
+GOLDEN = sorted((SHARED / "golden").glob("postprocess_*.npz")) or [
+    pytest.param(None, marks=pytest.mark.skip(reason="no golden data here"))
+]
 SMALL = sorted(FIXTURES.glob("postprocess_*.npz"))
 UNSURE = 1e-5  # another CPU may round a logit this near to zero to the other side
 
@@ -39,12 +41,15 @@ def _read(path: Path) -> dict[str, Any]:
 def _compare_instances(golden: dict[str, Any]) -> int:
     """Classes, scores and masks as sets; returns the number of pixels that differ, all of them unsure."""
     things = golden["things"] if "panoptic" in golden["heads"] else None
-    found = instance_inference(golden["classes"], golden["masks"], golden["geometry"], things=things, detections=int(golden["topk"]))
+    found = instance_inference(
+        golden["classes"], golden["masks"], golden["geometry"], things=things, detections=int(golden["topk"])
+    )
     expected = [json.loads(str(text)) for text in golden["instance_rles"]]
     assert len(found) == len(expected)
     ours = sorted(range(len(found)), key=lambda k: (found.categories[k], round(float(found.scores[k]), 5), found.rles[k]["counts"]))
     theirs = sorted(
-        range(len(expected)), key=lambda k: (golden["instance_classes"][k], round(float(golden["instance_scores"][k]), 5), expected[k]["counts"])
+        range(len(expected)),
+        key=lambda k: (golden["instance_classes"][k], round(float(golden["instance_scores"][k]), 5), expected[k]["counts"]),
     )
     differing = 0
     for a, b in zip(ours, theirs, strict=True):
@@ -112,7 +117,14 @@ def _random(seed: int, queries: int, classes: int, geometry: Geometry) -> tuple[
     panoptic=st.booleans(),
 )
 def test_faster_order_gives_what_the_plain_order_gives(
-    seed: int, queries: int, classes: int, size: tuple[int, int], resized: tuple[int, int], detections: int, block: int, panoptic: bool
+    seed: int,
+    queries: int,
+    classes: int,
+    size: tuple[int, int],
+    resized: tuple[int, int],
+    detections: int,
+    block: int,
+    panoptic: bool,
 ) -> None:
     """The same masks bit for bit, whatever the sizes, the number of detections and the memory given to a block."""
     geometry = Geometry(size, resized, (64, 64))

@@ -15,7 +15,9 @@ from PIL import Image
 from m2fbench.datasets.images import read_image
 from m2fbench.models.preprocess import PIXEL_MEAN, PIXEL_STD, padded_size, preprocess, resize, resized_size
 
-GOLDEN = sorted((SHARED / "golden").glob("postprocess_*.npz")) or [pytest.param(None, marks=pytest.mark.skip(reason="no golden data here"))]
+GOLDEN = sorted((SHARED / "golden").glob("postprocess_*.npz")) or [
+    pytest.param(None, marks=pytest.mark.skip(reason="no golden data here"))
+]
 
 
 @pytest.mark.full
@@ -35,10 +37,8 @@ def test_all_photos_resize_to_the_original_bytes(shared: Path) -> None:
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem if p else "absent")
 def test_golden_photos_pass_through_our_own_preprocessing(path: Path, shared: Path) -> None:
     with np.load(path) as golden:
-        if "photo_uint8" in golden:
-            photo = golden["photo_uint8"]
-        else:
-            photo = read_image(shared / "data/coco_real/val2017" / str(golden["image_file"]))
+        inside = "photo_uint8" in golden
+        photo = golden["photo_uint8"] if inside else read_image(shared / "data/coco_real/val2017" / str(golden["image_file"]))
         data = preprocess(photo, int(golden["shortest_edge"]), int(golden["longest_edge"]))
         assert data.geometry.original == tuple(golden["output_size"])
         assert data.geometry.resized == tuple(golden["resized_size"])
@@ -59,7 +59,13 @@ def test_a_seeded_image_resizes_to_known_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((480, 640), (800, 1067)), ((640, 480), (1067, 800)), ((427, 640), (800, 1199)), ((300, 640), (625, 1333)), ((500, 500), (800, 800))],
+    [
+        ((480, 640), (800, 1067)),
+        ((640, 480), (1067, 800)),
+        ((427, 640), (800, 1199)),
+        ((300, 640), (625, 1333)),
+        ((500, 500), (800, 800)),
+    ],
 )
 def test_known_sizes(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert resized_size(size, 800, 1333) == expected

@@ -48,7 +48,7 @@ def test_a_run_leaves_a_complete_directory(shapes_suite: Callable[..., Path], tm
     assert set(predictions[0]) == {"image_id", "category_id", "segmentation", "score"}
     table = (folder / "images.csv").read_text().splitlines()
     assert len(table) == 5
-    assert table[0].startswith("image_id,height,width,predictions,tp,fp,fn,")
+    assert table[0].startswith("image_id,height,width,predictions,forward_seconds,")
     document = json.loads((folder / "result.json").read_bytes())
     assert document["schema_version"] == 1
     assert document["suite"]["sha256"] == m2fbench.load_suite(tmp_path / "shapes.yaml").hash
@@ -72,7 +72,7 @@ def test_a_limited_run_is_partial_and_the_full_run_continues_it(shapes_suite: Ca
     assert limited.path is not None
     assert limited.path.name == "result-limit-2.json"
     (full,) = m2fbench.run(suite, output=tmp_path / "runs", listener=events.append)
-    assert [e.done for e in events if e.kind == "image"][0] == 2, "the two images of the limited run are not done again"
+    assert next(e.done for e in events if e.kind == "image") == 2, "the two images of the limited run are not done again"
     (undisturbed,) = m2fbench.run(suite, output=tmp_path / "other")
     assert figures(full) == figures(undisturbed)
     assert full.prediction_key == limited.prediction_key
@@ -126,7 +126,9 @@ def test_other_settings_do_not_resume(shapes_suite: Callable[..., Path], tmp_pat
     assert fresh.protocol["min_size"] == 96
 
 
-def test_another_environment_does_not_resume(shapes_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_environment_does_not_resume(
+    shapes_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from m2fbench import runner
 
     m2fbench.run(shapes_suite(2), output=tmp_path / "runs", limit=1)
@@ -174,7 +176,9 @@ def test_checkpoints_given_by_hand_keep_published_values_only_where_they_match(
 ) -> None:
     suite = shapes_suite(2)
     suite.write_text(suite.read_text().replace("}]", ", published: {AP: 50.0}, source: nowhere}]"))
-    other = make_checkpoint(tmp_path / "tiny-swin", ["disc", "square", "triangle", "star", "ring", "cross", "grass", "sky", "sand", "water"])
+    other = make_checkpoint(
+        tmp_path / "tiny-swin", ["disc", "square", "triangle", "star", "ring", "cross", "grass", "sky", "sand", "water"]
+    )
     results = m2fbench.run(suite, output=tmp_path / "runs", checkpoints=[str(tiny_checkpoint), str(other), f"{other}/"])
     assert [r.row for r in results] == ["tiny", "tiny-swin", "tiny-swin-2"]
     assert [bool(r.published) for r in results] == [True, False, False]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2fbench.suite import metrics
-from m2fbench.types import Dataset, ImageId, JsonObject, Measurement, Score
+from m2fbench.types import Dataset, ImageId, JsonObject, Measurement
 
 _AREAS = ("all", "small", "medium", "large")
 _DETECTIONS = (1, 10, 100)
@@ -41,7 +41,7 @@ class CocoAP:
     version = 1
     names = tuple(_FIGURES)
 
-    def score(self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId]) -> Score:
+    def score(self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId]) -> tuple[Measurement, ...]:
         """Figures in percent. ``predictions``: COCO results; entries of images outside ``image_ids`` do not count."""
         import hotcoco
 
@@ -52,14 +52,11 @@ class CocoAP:
             evaluation.evaluate()
             evaluation.accumulate()
             arrays = evaluation.eval or {}
-            counts = evaluation.image_diagnostics()["img_summary"]
-        per_image = {
-            image_id: {key: int(counts[number][key]) if number in counts else 0 for key in ("tp", "fp", "fn")}
-            for image_id, number in ids.items()
-        }
-        return Score(tuple(_measurements(arrays, dataset)), per_image)
+        return tuple(_measurements(arrays, dataset))
 
-    def verify(self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId], score: Score) -> float:
+    def verify(
+        self, dataset: Dataset, predictions: Path, image_ids: Sequence[ImageId], measurements: Sequence[Measurement]
+    ) -> float:
         """Largest absolute difference, in percent points, of all figures from pycocotools'."""
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -77,10 +74,10 @@ class CocoAP:
                 evaluation.accumulate()
                 official = evaluation.eval
         if official is None:
-            return max((abs(m.value) for m in score.measurements if m.measured), default=0.0)
+            return max((abs(m.value) for m in measurements if m.measured), default=0.0)
         return max(
             _difference(ours.value, theirs.value)
-            for ours, theirs in zip(score.measurements, _measurements(official, dataset), strict=True)
+            for ours, theirs in zip(measurements, _measurements(official, dataset), strict=True)
         )
 
 

@@ -1,5 +1,6 @@
 """Images decoded and prepared in worker processes while the model works on the ones before."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def feed(
     pin: bool,
 ) -> Iterator[Fed]:
     """The examples in order, prepared. workers: processes, 0 for none. pin: page-locked memory, for copies to a CUDA device."""
-    workers = min(workers, len(examples))
+    workers = min(workers, len(examples), os.cpu_count() or 1)
     loader = DataLoader(
         _Prepared(examples, image, prepare),
         batch_size=None,

@@ -1,0 +1,181 @@
+"""Suites: what is refused and with which words; overrides, environment variables, names, schema."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m2fbench.errors import M2FBenchError, SuiteError
+from m2fbench.runner import plan
+from m2fbench.suite import Suite, find_suite, load_suite, schema, suite_folder, suite_names
+
+GOOD = """\
+suite: mine
+title: Mine
+task: instance
+dataset:
+  name: shapes
+  count: 5
+protocol: {name: paper, min_size: 128, max_size: 192}
+metrics: [coco_ap]
+checkpoints:
+  - name: a
+    checkpoint: bundled:shapes_tiny
+    published: {AP: 70.0}
+    source: here
+  - name: b
+    checkpoint: owner/name@v1
+variants:
+  - {name: plain}
+  - {name: half, dtype: bfloat16}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    def put(text: str) -> Path:
+        path = tmp_path / "suite.yaml"
+        path.write_text(text)
+        return path
+
+    return put
+
+
+def test_a_good_suite_plans_rows_by_variants(write: Callable[[str], Path]) -> None:
+    suite = load_suite(write(GOOD))
+    specs = plan(suite)
+    assert [(s.row.name, s.variant.name) for s in specs] == [("a", "plain"), ("a", "half"), ("b", "plain"), ("b", "half")]
+    assert specs[0].published[0].value == 70.0
+    assert [(s.row.name, s.variant.name) for s in plan(suite, only=["b"])] == [("b", "plain"), ("b", "half")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("title: Mine", "title: 3", "suite.yaml:2: title: expected text, got 3"),
+        ("task: instance", "task: instances", "suite.yaml:3: task: expected 'instance', got \"instances\" (did you mean 'instance'?)"),
+        ("count: 5", "cuont: 5", "suite.yaml:6: dataset.cuont: unknown key (did you mean 'count'?); expected one of split, count"),
+        ("count: 5", 'count: "5"', 'suite.yaml:6: dataset.count: expected a whole number, got "5"'),
+        ("count: 5", "count: true", "suite.yaml:6: dataset.count: expected a whole number, got true"),
+        ("name: shapes", "name: shape", "suite.yaml:5: dataset.name: dataset: expected one of coco_instance, shapes, got 'shape'"),
+        ("min_size: 128", "min_sise: 128", "suite.yaml:7: protocol.min_sise: unknown key (did you mean 'min_size'?)"),
+        ("[coco_ap]", "[coco_app]", "suite.yaml:8: metrics.0: metric: expected one of coco_ap, got 'coco_app' (did you mean 'coco_ap'?)"),
+        ("source: here", "sources: here", "suite.yaml:13: checkpoints.0.sources: unknown key (did you mean 'source'?)"),
+        ("    source: here\n", "", "checkpoints.0: expected 'source', saying where the published values are printed"),
+        ("bfloat16", "bf16", "suite.yaml:18: variants.1.dtype: expected 'float32', 'bfloat16' or 'float16', got \"bf16\""),
+        ("name: half", "name: plain", "expected variants of different names ('plain' is there twice)"),
+        ("name: b\n", "name: b/c\n", "suite.yaml:14: checkpoints.1.name: expected letters, digits"),
+        ("title: Mine\n", "title: Mine\ntitle: Yours\n", "suite.yaml:3: title: given twice, first on line 2"),
+        ("  - name: b\n", "  - name: b\n    name: c\n", "suite.yaml:15: checkpoints.1.name: given twice, first on line 14"),
+        ("title: Mine\n", "", "suite.yaml:1: title: expected this key, got none"),
+        ("metrics: [coco_ap]", "metrics: coco_ap", 'suite.yaml:8: metrics: expected a list, got "coco_ap"'),
+        ("title: Mine", "title: [", "suite.yaml:4: not valid YAML"),
+        ("title: Mine", "title: !!python/object/apply:os.system ['true']", "not valid YAML: could not determine a constructor"),
+        ("variants:", "tolerance: {APx: 1.0}\nvariants:", "tolerance.APx: expected a figure that the metrics give, got 'APx' (did you mean"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_file_line_and_key(old: str, new: str, message: str, write: Callable[[str], Path]) -> None:
+    assert old in GOOD
+    with pytest.raises(SuiteError) as caught:
+        load_suite(write(GOOD.replace(old, new, 1)))
+    assert message in str(caught.value)
+
+
+def test_every_problem_is_named_at_once(write: Callable[[str], Path]) -> None:
+    with pytest.raises(SuiteError) as caught:
+        load_suite(write(GOOD.replace("title: Mine", "title: 3").replace("bfloat16", "bf16")))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 8)}]\n" for k in range(1, 12))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text", "\x00", "a: &a [*a]", BOMB])
+def test_what_is_no_suite_at_all(text: str, write: Callable[[str], Path]) -> None:
+    with pytest.raises(SuiteError):
+        load_suite(write(text))
+
+
+@settings(max_examples=150, deadline=None)
+@given(position=st.integers(0, len(GOOD) - 1), character=st.sampled_from(list(" \n:-[]{}\"'#&*!x0\t")))
+def test_a_changed_character_gives_a_suite_or_one_clear_error(
+    position: int, character: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "suite.yaml"
+    path.write_text(GOOD[:position] + character + GOOD[position + 1 :])
+    try:
+        load_suite(path)
+    except M2FBenchError as error:
+        message = str(error)
+    else:
+        return
+    assert str(path) in message
+
+
+def test_overrides(write: Callable[[str], Path]) -> None:
+    path = write(GOOD)
+    suite = load_suite(path, ["protocol.min_size=64", "checkpoints.b.checkpoint=x/y", "variants.1.dtype=float16", "on_error=skip"])
+    assert suite.protocol.min_size == 64
+    assert suite.checkpoints[1].checkpoint == "x/y"
+    assert suite.variants[1].dtype == "float16"
+    assert suite.on_error == "skip"
+    assert suite.hash != load_suite(path).hash
+    for override, message in (
+        ("protocol.min_size", "expected dotted.key=value"),
+        ("protocol.min_size=big", "expected a whole number"),
+        ("protcol.min_size=3", "unknown key (did you mean 'protocol'?)"),
+        ("checkpoints.c.checkpoint=x", "expected a number under 2 or one of a, b"),
+        ("title.x.y=3", "does not exist"),
+        ("suite=[", "expected a value in YAML"),
+    ):
+        with pytest.raises(SuiteError) as caught:
+            load_suite(path, [override])
+        assert message in str(caught.value), override
+
+
+def test_environment_variables_in_paths(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(GOOD.replace("bundled:shapes_tiny", "${MY_MODELS}/a"))
+    monkeypatch.setenv("MY_MODELS", "/models")
+    assert load_suite(path).checkpoints[0].checkpoint == "/models/a"
+    monkeypatch.delenv("MY_MODELS")
+    with pytest.raises(SuiteError, match=r"suite.yaml:11: checkpoints.0.checkpoint: the environment variable MY_MODELS is not set"):
+        load_suite(path)
+
+
+def test_the_hash_is_of_the_content(write: Callable[[str], Path]) -> None:
+    plain = load_suite(write(GOOD)).hash
+    assert load_suite(write("# a comment\n" + GOOD.replace("{name: plain}", "{ name:   plain }"))).hash == plain
+    assert load_suite(write(GOOD.replace("70.0", "70.1"))).hash != plain
+
+
+def test_shipped_suites_are_valid_and_found_by_name() -> None:
+    assert {"coco_instance", "shapes_instance"} <= set(suite_names())
+    for name in suite_names():
+        assert find_suite(name).parent == suite_folder()
+        assert load_suite(name).suite == name
+    with pytest.raises(SuiteError, match="did you mean 'coco_instance'"):
+        find_suite("coco_instanc")
+
+
+def test_the_seven_published_checkpoints_are_listed() -> None:
+    suite = load_suite("coco_instance")
+    values = {row.name: row.published["AP"] for row in suite.checkpoints}
+    assert values == {
+        "r50": 43.7, "r101": 44.2, "swin-t": 45.0, "swin-s": 46.3, "swin-b": 46.7, "swin-b-in21k": 48.1, "swin-l-in21k": 50.1,
+    }  # fmt: skip
+    assert all(row.source and {"APs", "APm", "APl"} <= set(row.published) for row in suite.checkpoints)
+
+
+def test_published_values_are_those_of_the_reference(shared: Path) -> None:
+    rows = json.loads((shared / "reference/published_results.json").read_bytes())["coco_val2017"]["rows"]
+    for ours, theirs in zip(load_suite("coco_instance").checkpoints, rows, strict=True):
+        assert ours.published == {name: theirs[name] for name in ("AP", "APs", "APm", "APl")}
+
+
+def test_the_committed_schema_is_the_exported_one() -> None:
+    committed = json.loads((suite_folder() / "suite.schema.json").read_text())
+    assert committed == schema(), "run: m2fbench schema > suites/suite.schema.json"
+    assert set(committed["properties"]) == set(Suite.model_fields)
