@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from m2fbench.models.preprocess import Geometry
 from m2fbench.types import InstanceSet, Rle
 
-BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # of float32 logits at the larger of the two sizes, per block
+# float32 logits at the larger of the two sizes, per block: on a CPU what fits its cache, which is twice as fast as all at once
+BLOCK_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
 
 
 def upsample(mask_logits: torch.Tensor, geometry: Geometry) -> torch.Tensor:
@@ -69,13 +70,14 @@ def instance_inference(
         top, query, category = top[keep], query[keep], category[keep]
     distinct, mask_of = query.unique(return_inverse=True)
     rles: list[Rle] = []
-    quality = [torch.zeros(0, device=top.device)]
+    inside = [torch.zeros(0, device=top.device)]
     for block in _blocks(distinct, geometry, mask_logits.device):
         logits = upsample(mask_logits[block], geometry)
-        masks = logits > 0
-        quality.append(_mean_probability(logits, masks))
-        rles += encode_masks(masks)
-    scores = (top * torch.cat(quality)[mask_of]).double().cpu().numpy()
+        inside.append(_probability_inside(logits))
+        rles += encode_masks(logits > 0)
+    area = torch.from_numpy(hotcoco.mask.area(rles).astype(np.float32)) if rles else torch.zeros(0)
+    quality = torch.cat(inside).cpu() / (area + 1e-6)
+    scores = (top.cpu() * quality[mask_of.cpu()]).double().numpy()
     order = np.argsort(-scores, kind="stable")
     masks_in_order = mask_of.cpu().numpy()[order]
     return InstanceSet(
@@ -86,13 +88,12 @@ def instance_inference(
     )
 
 
-def _mean_probability(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """float32 [n]: mean sigmoid over each mask's pixels, 0 for an empty mask; logits and masks [n, height, width]."""
-    area = masks.flatten(1).sum(1)
-    inside = logits.sigmoid().mul_(masks).flatten(1)
+def _probability_inside(logits: torch.Tensor) -> torch.Tensor:
+    """float32 [n]: the sum of sigmoid over each mask's own pixels (logit > 0); logits [n, height, width]."""
+    inside = F.threshold(logits, 0.0, -torch.inf).sigmoid_().flatten(1)  # sigmoid(-inf) is exactly 0
     if len(inside) == 1:  # torch adds up a single row in another order than one row of several
-        inside = inside.expand(2, -1)
-    return inside.sum(1)[: len(masks)] / (area + 1e-6)
+        return inside.expand(2, -1).sum(1)[:1]
+    return inside.sum(1)
 
 
 @dataclass(frozen=True)
