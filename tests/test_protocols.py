@@ -1,0 +1,94 @@
+"""The three protocols beside what transformers itself gives."""
+
+import json
+from pathlib import Path
+
+import hotcoco.mask
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from m2fbench.datasets.scenes import CATEGORIES, generate
+from m2fbench.errors import CheckpointError
+from m2fbench.models.classes import ClassMap, match_classes
+from m2fbench.models.protocols import build_protocol
+from m2fbench.suite import ProtocolSection
+
+CLASSES: ClassMap = match_classes([c.name for c in CATEGORIES], CATEGORIES[:6])
+
+
+def section(name: str) -> ProtocolSection:
+    return ProtocolSection.model_validate({"name": name, "min_size": 128, "max_size": 192})
+
+
+@pytest.mark.parametrize("name", ["transformers", "transformers-best"])
+def test_transformers_protocols_are_transformers(name: str, tiny_checkpoint: Path) -> None:
+    """Pixels, masks, classes and scores as the shipped processor gives them, stuff left out."""
+    from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
+
+    image = generate(2, 0).image
+    processor = AutoImageProcessor.from_pretrained(tiny_checkpoint)
+    model = Mask2FormerForUniversalSegmentation.from_pretrained(tiny_checkpoint).eval()
+    inputs = processor(images=Image.fromarray(image), return_tensors="pt")
+    protocol = build_protocol(section(name), tiny_checkpoint, CLASSES)
+    data = protocol.prepare(image)
+    assert torch.equal(data.pixels, inputs["pixel_values"])
+    with torch.inference_mode():
+        output = model(**inputs)
+        output.class_queries_logits *= 5  # random weights are never sure enough for the default threshold
+        output.masks_queries_logits *= 5
+    options = {"threshold": 0.0, "return_binary_maps": True} if name == "transformers-best" else {}
+    (found,) = processor.post_process_instance_segmentation(output, target_sizes=[image.shape[:2]], **options)
+    ours = protocol.instances(output.class_queries_logits[0], output.masks_queries_logits[0], data.geometry)
+    things = [(k, s) for k, s in enumerate(found["segments_info"]) if s["label_id"] < 6]
+    assert len(ours) == len(things) > 0
+    for index, (k, segment) in enumerate(things):
+        assert ours.categories[index] == segment["label_id"]
+        assert ours.scores[index] == segment["score"]
+        expected = found["segmentation"][k] == 1 if options else found["segmentation"] == segment["id"]
+        np.testing.assert_array_equal(hotcoco.mask.decode(ours.rles[index]).astype(bool), expected.numpy())
+
+
+def test_the_default_map_loses_what_later_queries_cover(tiny_checkpoint: Path) -> None:
+    """Two equal masks: the paper keeps both, the flat map leaves the first one empty."""
+    classes = torch.full((2, 11), -9.0)
+    classes[0, 0] = classes[1, 1] = 9.0
+    masks = torch.full((2, 32, 32), -9.0)
+    masks[:, 8:24, 8:24] = 9.0
+    image = np.zeros((128, 128, 3), np.uint8)
+    areas = {}
+    for name in ("paper", "transformers", "transformers-best"):
+        protocol = build_protocol(section(name), tiny_checkpoint, CLASSES)
+        found = protocol.instances(classes, masks, protocol.prepare(image).geometry)
+        confident = [r for r, s in zip(found.rles, found.scores, strict=True) if s > 0.5]
+        areas[name] = sorted(int(hotcoco.mask.area(r)) for r in confident)
+    assert areas["paper"][0] == areas["paper"][1] > 3000
+    assert areas["transformers"][0] == 0
+    assert areas["transformers-best"][0] > 3000
+
+
+def test_the_paper_needs_no_processor_but_transformers_does(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
+    build_protocol(section("paper"), tmp_path, CLASSES)
+    with pytest.raises(CheckpointError, match=r"needs the checkpoint's preprocessor_config\.json"):
+        build_protocol(section("transformers"), tmp_path, CLASSES)
+
+
+def test_what_changes_the_outcome_is_described(tiny_checkpoint: Path) -> None:
+    paper = build_protocol(section("paper"), tiny_checkpoint, CLASSES).description
+    assert paper == {"name": "paper", "min_size": 128, "max_size": 192, "detections": 100, "version": 1}
+    plain = build_protocol(section("transformers"), tiny_checkpoint, CLASSES).description
+    assert plain["processor"].startswith("Mask2FormerImageProcessor")
+    assert plain["settings"]["size"] == {"shortest_edge": 128, "longest_edge": 192}
+    json.dumps(plain)
+
+
+def test_only_things_are_kept_of_a_panoptic_model(tiny_checkpoint: Path) -> None:
+    classes = torch.zeros(3, 11)
+    classes[0, 7], classes[1, 2], classes[2, 9] = 9.0, 9.0, 9.0
+    protocol = build_protocol(section("paper"), tiny_checkpoint, CLASSES)
+    data = protocol.prepare(np.zeros((128, 128, 3), np.uint8))
+    found = protocol.instances(classes, torch.ones(3, 32, 32), data.geometry)
+    assert set(found.categories.tolist()) <= set(range(6))
+    assert found.categories[0] == 2
