@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Event:
-    """What a run tells its caller as it goes: ``kind`` is "start", "image", "score" or "done"."""
+    """What a run tells its caller as it goes: ``kind`` is "start", "load", "image", "score" or "done"."""
 
     kind: str
     row: str
@@ -227,11 +227,12 @@ def _predict(job: _Job, store: RunDirectory, examples: Sequence[Example], tell: 
     store.forget_errors()
     todo = [e for e in examples if e.image_id not in store.records]
     row, variant, total = job.spec.row.name, job.spec.variant.name, len(examples)
-    tell(Event("image", row, variant, total - len(todo), total))
     if not todo:
         return
+    tell(Event("load", row, variant, message=f"loading {job.checkpoint.folder}"))
     model = job.loader(job.checkpoint, job.spec.variant, job.device)
     store.write_model({"parameters": model.parameters, "settings": model.settings})
+    tell(Event("image", row, variant, total - len(todo), total))
     cuda = model.device.type == "cuda"
     fed = feed(todo, job.dataset.image, job.protocol.prepare, workers=job.spec.suite.workers, pin=cuda)
     with contextlib.closing(_finished(job, model, fed, overlap=cuda)) as finished:

@@ -1,15 +1,17 @@
 """Figures from predictions, with no model: after a run, or for anyone's file in the official format."""
 
+import contextlib
 import json
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from m2fbench.errors import PredictionsError, VerificationError
 from m2fbench.formats.coco_results import read_results
 from m2fbench.results import RunResult, Status, compare, read_result
-from m2fbench.store import read_table
+from m2fbench.store import read_identity, read_table
 from m2fbench.suite import Suite, datasets, load_suite, metrics
 from m2fbench.types import Dataset, Example, ImageId, JsonObject, Measurement, Published
 
@@ -25,7 +27,8 @@ class Evaluation:
 
 
 def open_dataset(suite: Suite, data: str | Path | None) -> Dataset:
-    """The suite's dataset; ``data``: its folder. Raises DatasetError saying how to get it where it is not there."""
+    """The suite's dataset; ``data``: its folder, $M2FBENCH_DATA where not given. Raises DatasetError saying how to get it."""
+    data = data or os.environ.get("M2FBENCH_DATA") or None
     reader = datasets.get(suite.dataset.name)
     options = reader.Options.model_validate(suite.dataset.options)
     return reader(options, None if data is None else Path(data).expanduser())
@@ -73,20 +76,16 @@ def score(
     dataset = open_dataset(loaded, data)
     examples = list(dataset.examples()[:limit])
     path = Path(predictions).expanduser()
-    file, row, source = path, path.name, "file"
+    row, source = path.name, "file"
     published: tuple[Published, ...] = ()
     if path.is_dir():
-        source, file = "run", path / "predictions.json"
-        examples = _finished(path, examples)
+        source, examples = "run", _finished(path, dataset, examples)
         row, published = _row_of(path)
-    entries = read_results(file, {e.image_id for e in dataset.examples()}, set(dataset.category_ids))
     if not examples:
-        raise PredictionsError(f"{path}: no finished image of this dataset")
+        raise PredictionsError(f"{path}: no finished image of this dataset; finish the run first")
     scored = [e.image_id for e in examples]
-    with tempfile.TemporaryDirectory(prefix="m2fbench-") as folder:
-        clean = Path(folder) / "predictions.json"
-        clean.write_text(json.dumps(entries))
-        evaluation = evaluate(loaded, dataset, clean, scored, verify=verify)
+    with _official_file(path, dataset) as file:
+        evaluation = evaluate(loaded, dataset, file, scored, verify=verify)
     complete = len(scored) == len(dataset.examples())
     status: Status = "complete" if complete else "partial"
     return RunResult(
@@ -104,8 +103,27 @@ def score(
     )
 
 
-def _finished(run: Path, examples: Sequence[Example]) -> list[Example]:
-    table = read_table(run)
+@contextlib.contextmanager
+def _official_file(path: Path, dataset: Dataset) -> Iterator[Path]:
+    """Predictions that metrics can take as they are: a run's own, or a checked copy of anyone else's."""
+    if path.is_dir():
+        yield path / "predictions.json"
+        return
+    entries = read_results(path, {e.image_id for e in dataset.examples()}, set(dataset.category_ids))
+    with tempfile.TemporaryDirectory(prefix="m2fbench-") as folder:
+        checked = Path(folder) / "predictions.json"
+        checked.write_text(json.dumps(entries))
+        yield checked
+
+
+def _finished(run: Path, dataset: Dataset, examples: Sequence[Example]) -> list[Example]:
+    """The examples that a run finished. Raises PredictionsError where the run was over another dataset."""
+    table, before, now = read_table(run), read_identity(run).get("dataset", {}), dataset.fingerprint()
+    for key in ("name", "annotations_sha256"):
+        if before.get(key) != now[key]:
+            raise PredictionsError(
+                f"{run}: made for another dataset ({key}: was {before.get(key)}, is {now[key]}); score it by that one's suite"
+            )
     return [e for e in examples if table.get(str(e.image_id)) == ""]
 
 

@@ -61,6 +61,21 @@ def read_table(run: Path) -> dict[str, str]:
         ) from error
 
 
+def read_identity(run: Path) -> JsonObject:
+    """What the predictions in a run directory were made with. Raises StoreError for a file of another version or of none."""
+    path = run / "identity.json"
+    try:
+        stored = json.loads(path.read_bytes())
+        version, identity = stored["store_version"], dict(stored["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: not an identity file ({error}); start over with --fresh or choose another --output") from error
+    if version != STORE_VERSION:
+        raise StoreError(
+            f"{path}: expected store version {STORE_VERSION}, got {version}; start over with --fresh or choose another --output"
+        )
+    return identity
+
+
 def write_atomically(path: Path, text: str) -> None:
     """``path`` holds all of ``text`` or what it held before, whatever happens. Raises StoreError."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -198,17 +213,7 @@ class RunDirectory:
         if not path.exists():
             write_atomically(path, json.dumps(document, indent=1) + "\n")
             return
-        try:
-            stored = json.loads(path.read_bytes())
-            version, before = stored["store_version"], stored["identity"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{path}: not an identity file ({error}); start over with --fresh or choose another --output"
-            ) from error
-        if version != STORE_VERSION:
-            raise StoreError(
-                f"{path}: expected store version {STORE_VERSION}, got {version}; start over with --fresh or choose another --output"
-            )
+        before = read_identity(self.path)
         if key_of(before) != document["key"]:
             changed = "; ".join(differences(before, self._identity))
             raise StoreError(

@@ -26,11 +26,14 @@ import torch
 from PIL import Image
 from plain_paper import plain_instances
 
+import m2fbench
 from m2fbench.datasets.coco_instance import CocoInstance, CocoOptions
 from m2fbench.environment import describe_environment
 from m2fbench.metrics.coco_ap import CocoAP
 from m2fbench.models.postprocess import encode_masks, instance_inference
 from m2fbench.models.preprocess import Geometry
+from m2fbench.scoring import open_dataset
+from m2fbench.store import ImageRecord, RunDirectory
 
 
 def milliseconds(rounds: int, **candidates: Callable[[], object]) -> dict[str, float]:
@@ -111,8 +114,27 @@ def scoring(rounds: int, images: int = 1000, masks: int = 100) -> None:
             score = CocoAP().score(dataset, predictions, [e.image_id for e in dataset.examples()])
             return np.array([m.value / 100 for m in score[:12]])
 
-        np.testing.assert_allclose(ours(), official(), rtol=0, atol=1e-11)
-        times = milliseconds(rounds, **{"hotcoco alone": alone, "m2fbench": ours})
+        suite = folder / "suite.yaml"
+        suite.write_text(
+            f"suite: scoring\ntitle: scoring\ntask: instance\nmetrics: [coco_ap]\nprotocol: {{min_size: 1, max_size: 1}}\n"
+            f"dataset: {{name: coco_instance, annotations: {truth}, images: {folder}}}\ncheckpoints: [{{name: x, unavailable: x}}]\n"
+        )
+        run = as_run(folder / "run", suite, predictions)
+
+        def whole(source: Path) -> Any:
+            return np.array([m.value / 100 for m in m2fbench.score(suite, source).measurements[:12]])
+
+        for figures in (ours(), whole(run), whole(predictions)):
+            np.testing.assert_allclose(figures, official(), rtol=0, atol=1e-11)
+        times = milliseconds(
+            rounds,
+            **{
+                "hotcoco alone": alone,
+                "m2fbench": ours,
+                "m2fbench score, a run directory": lambda: whole(run),
+                "m2fbench score, anyone's file, checked": lambda: whole(predictions),
+            },
+        )
         times |= milliseconds(1, pycocotools=official)
         size = predictions.stat().st_size / 2**20
         report(
@@ -121,6 +143,21 @@ def scoring(rounds: int, images: int = 1000, masks: int = 100) -> None:
             "m2fbench",
         )
         print(f"  m2fbench takes {times['m2fbench'] / times['hotcoco alone']:.2f} times hotcoco's time")
+
+
+def as_run(folder: Path, suite: Path, predictions: Path) -> Path:
+    """The predictions as a finished run of the suite has them."""
+    dataset = open_dataset(m2fbench.load_suite(suite), None)
+    by_image: dict[Any, list[Any]] = {}
+    for entry in json.loads(predictions.read_bytes()):
+        by_image.setdefault(entry["image_id"], []).append(entry)
+    order = [e.image_id for e in dataset.examples()]
+    with RunDirectory(folder, {"dataset": dataset.fingerprint()}) as store:
+        for image_id in order:
+            store.append(ImageRecord(image_id, 480, 640, len(by_image[image_id]), {}), by_image[image_id])
+        store.export(order)
+        store.write_table(order)
+    return folder
 
 
 def made_up(folder: Path, images: int, masks: int) -> tuple[Path, Path]:
@@ -164,8 +201,6 @@ def blob(cy: float, cx: float, ry: float, rx: float, petals: int) -> np.ndarray:
 
 
 def overhead(photos: Path, count: int) -> None:
-    import m2fbench
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = sorted(photos.glob("*.jpg"))[:count]

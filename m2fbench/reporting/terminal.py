@@ -35,7 +35,7 @@ class RunDisplay:
 
     def __call__(self, event: Event) -> None:
         name = f"{event.row} · {event.variant}"
-        if event.kind == "start":
+        if event.kind in ("start", "load"):
             self._stop()
             self._console.print(Text(f"{name}: {event.message}"))
         elif event.kind == "image":
