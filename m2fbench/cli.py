@@ -4,6 +4,7 @@ Exit status: 0 done; 1 a figure outside the suite's tolerance; 2 something the u
 130 interrupted.
 """
 
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from m2fbench.errors import M2FBenchError, VerificationError
+
+USER_ERROR, OUTSIDE_TOLERANCE, OUR_BUG, INTERRUPTED = 2, 1, 70, 130  # exit statuses
 
 app = typer.Typer(
     name="m2fbench",
@@ -52,10 +55,17 @@ VerifyOption = Annotated[bool, typer.Option("--verify", help="Score again with t
 SuiteArgument = Annotated[str, typer.Argument(help="Path of a suite, or the name of a shipped one: see 'm2fbench list suites'.")]
 
 
+class _Output(Console):
+    """stdout. Brackets in names are brackets, and a reader that goes away does not end the run."""
+
+    def on_broken_pipe(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _console() -> Console:
-    """stdout; wide enough for tables where it is not a terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    """Wide enough for tables where it is not a terminal."""
+    console = _Output(highlight=False, markup=False)
+    return console if console.is_terminal else _Output(highlight=False, markup=False, width=160)
 
 
 def _version(wanted: bool) -> None:
@@ -101,7 +111,7 @@ def run(
                 overrides=set_ or (), output=output, fresh=fresh, verify=verify, listener=display,
             )  # fmt: skip
     except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept: the same command resumes", 130)
+        _fail("interrupted; what was finished is kept: the same command resumes", INTERRUPTED)
     _show(console, results, per_class)
 
 
@@ -143,7 +153,7 @@ def _show(console: Console, results: list, per_class: bool) -> None:  # type: ig
             console.print(Text(f"result: {result.path}"), soft_wrap=True)
     outside = [f"{r.row} {c.metric}" for r in results for c in r.comparisons if c.within is False]
     if outside:
-        _fail(f"outside the suite's tolerance: {', '.join(outside)}", 1)
+        _fail(f"outside the suite's tolerance: {', '.join(outside)}", OUTSIDE_TOLERANCE)
 
 
 @app.command()
@@ -225,26 +235,39 @@ def doctor(data: DataOption = None) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    for line in message.splitlines():
-        typer.echo(f"m2fbench: {line}", err=True)
-    raise typer.Exit(status)
+    raise typer.Exit(_say(message, "", status))
 
 
 def main() -> None:
     """The console script: user errors become one line, anything else is a bug of ours and says so."""
+    sys.exit(_status())
+
+
+def _status() -> int:
     try:
-        app()
+        return int(app(standalone_mode=False) or 0)
     except M2FBenchError as error:
-        for line in str(error).splitlines():
-            typer.echo(f"m2fbench: error: {line}", err=True)
-        sys.exit(2)
+        return _say(str(error), "error: ", USER_ERROR)
     except VerificationError as error:
-        typer.echo(f"m2fbench: verification failed: {error}", err=True)
-        sys.exit(70)
+        return _say(str(error), "verification failed: ", OUR_BUG)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", "", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception:
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the command line itself is wrong
+            return _say(error.format_message(), "error: ", USER_ERROR)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            return _say(
+                f"{error.filename or 'a file'}: {error.strerror}; free space, or mend the permissions", "error: ", USER_ERROR
+            )
         traceback.print_exc()
-        typer.echo("m2fbench: this is a bug of m2fbench; please report it with the lines above", err=True)
-        sys.exit(70)
+        return _say("this is a bug of m2fbench; please report it with the lines above", "", OUR_BUG)
+
+
+def _say(message: str, prefix: str, status: int) -> int:
+    """``message`` on stderr, each line by itself; returns ``status``."""
+    for line in message.splitlines():
+        typer.echo(f"m2fbench: {prefix}{line}", err=True)
+    return status

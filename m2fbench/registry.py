@@ -1,4 +1,4 @@
-"""Plug-ins by name: a module put into ``datasets/``, ``metrics/`` or ``protocols/`` registers what it defines.
+"""Plug-ins by name: a module put into ``datasets/`` or ``metrics/`` registers what it defines.
 
 A registry imports the modules of its folder the first time something is asked of it, so these modules stay light and import
 torch, transformers and evaluators inside the functions that need them.

@@ -38,7 +38,8 @@ class Comparison:
 class RunResult:
     """One run of one checkpoint under one variant.
 
-    status: "complete", "partial" (a limit, or images left out) or "unavailable" (not run; ``reason`` says why).
+    status: "complete", "partial" (a limit, or images left out) or "unavailable" (not run). reason: why it is partial, why it
+    is unavailable, or why a complete run is not comparable with published numbers (another protocol, say); None where it is.
     prediction_key, result_key: SHA-256 over everything that can change the predictions, and the figures.
     timings: seconds, summed over the images. path: of the result file, None where nothing was stored.
     """
@@ -113,7 +114,10 @@ def read_result(path: Path) -> RunResult:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise StoreError(f"{path}: not a result file ({error})") from error
-    return RunResult.from_json(document, path)
+    try:
+        return RunResult.from_json(document, path)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"{path}: not a result file ({error!r}); run the suite again with --fresh") from error
 
 
 def compare(

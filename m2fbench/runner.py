@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime
-import logging
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2fbench.environment import IDENTITY_LIBRARIES, describe_environment, version_of
-from m2fbench.errors import DatasetError, ImageError, SuiteError
+from m2fbench.errors import DatasetError, ImageError, StoreError, SuiteError
 from m2fbench.formats.coco_results import to_results
 from m2fbench.registry import near
 from m2fbench.results import RunResult, Status, compare
@@ -24,11 +24,10 @@ from m2fbench.types import Dataset, Example, ImageId, JsonObject
 
 if TYPE_CHECKING:
     from m2fbench.models.checkpoint import Checkpoint
+    from m2fbench.models.classes import ClassMap
     from m2fbench.models.feed import Fed
     from m2fbench.models.load import ForwardOutput, LoadedModel, Loader
     from m2fbench.models.protocols import Protocol
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,18 +69,20 @@ def run(
 
     Raises M2FBenchError subclasses for what the caller can mend; whatever was finished by then is kept.
     """
-    from m2fbench.models.load import choose_device, load
-
     loaded_suite = suite if isinstance(suite, Suite) else load_suite(suite, overrides)
     if isinstance(suite, Suite) and overrides:
         raise SuiteError("overrides: expected a suite by path or name, got a loaded one; pass them to load_suite")
     if limit is not None and limit < 1:
         raise SuiteError(f"limit: expected at least 1 image, got {limit}")
     specs = plan(loaded_suite, checkpoints, only)
-    chosen = choose_device(device)
     dataset = open_dataset(loaded_suite, data)
-    tell = listener or (lambda event: None)
-    return [_run_one(s, dataset, limit, chosen, Path(output), fresh, verify, tell, loader or load) for s in specs]
+    from m2fbench.models.load import choose_device, load  # only now: what is wrong so far is said at once, torch takes seconds
+
+    session = _Session(
+        dataset, limit, choose_device(device), Path(output), fresh, verify, listener or (lambda event: None), loader or load
+    )
+    jobs = [_prepare(session, spec) for spec in specs]  # all of them first: a bad last row is found before hours of work
+    return [_unavailable(spec) if job is None else _execute(session, job) for spec, job in zip(specs, jobs, strict=True)]
 
 
 def plan(suite: Suite, checkpoints: Sequence[str] = (), only: Sequence[str] = ()) -> list[RunSpec]:
@@ -104,157 +105,215 @@ def _rows_for(rows: Sequence[Row], references: Sequence[str]) -> list[Row]:
         if reference in known:
             chosen.append(known[reference])
             continue
-        base = (
-            "".join(c if c.isalnum() or c in "._-" else "-" for c in reference.rstrip("/").split("/")[-1]).strip(".-")
-            or "checkpoint"
-        )
+        last = re.split(r"[/:]", reference.split("@")[0].rstrip("/"))[-1]
+        base = re.sub(r"[^A-Za-z0-9._-]+", "-", last)[:70].strip("._-") or "checkpoint"
         taken = {row.name for row in (*rows, *chosen)}
-        name = next(n for k in range(1, len(taken) + 2) if (n := base[:70] if k == 1 else f"{base[:70]}-{k}") not in taken)
+        name = next(n for k in range(1, len(taken) + 2) if (n := base if k == 1 else f"{base}-{k}") not in taken)
         chosen.append(Row(name=name, checkpoint=reference))
     return chosen
 
 
-def _run_one(
-    spec: RunSpec, dataset: Dataset, limit: int | None, device: str, output: Path, fresh: bool, verify: bool, tell: Listener,
-    loader: "Loader",
-) -> RunResult:  # fmt: skip
+@dataclass(frozen=True)
+class _Session:
+    """What all runs of one call share."""
+
+    dataset: Dataset
+    limit: int | None
+    device: str
+    output: Path
+    fresh: bool
+    verify: bool
+    tell: Listener
+    loader: "Loader"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run, everything found and matched that can be before the weights are loaded."""
+
+    spec: RunSpec
+    checkpoint: "Checkpoint"
+    protocol: "Protocol"
+    classes: "ClassMap"
+    examples: tuple[Example, ...]
+    machine: JsonObject
+
+    def event(self, kind: str, done: int = 0, message: str = "") -> Event:
+        return Event(kind, self.spec.row.name, self.spec.variant.name, done, len(self.examples), message)
+
+
+def _unavailable(spec: RunSpec) -> RunResult:
+    comparisons = compare((), spec.published, comparable=False, tolerance={})
+    return RunResult(
+        _suite_facts(spec.suite), spec.row.name, spec.variant.model_dump(), "unavailable", spec.row.unavailable,
+        published=spec.published, comparisons=comparisons,
+    )  # fmt: skip
+
+
+def _prepare(session: _Session, spec: RunSpec) -> _Job | None:
+    """Find the checkpoint and match its classes; None for a row that cannot be run."""
     from m2fbench.models.checkpoint import resolve
     from m2fbench.models.classes import match_classes
     from m2fbench.models.load import describe_device
     from m2fbench.models.protocols import build_protocol
 
-    suite_facts = {"name": spec.suite.suite, "title": spec.suite.title, "sha256": spec.suite.hash}
-    variant = spec.variant.model_dump()
     if spec.row.checkpoint is None:
-        reason = spec.row.unavailable
-        comparisons = compare((), spec.published, comparable=False, tolerance={})
-        return RunResult(
-            suite_facts, spec.row.name, variant, "unavailable", reason, published=spec.published, comparisons=comparisons
-        )
-    started = _now()
-    tell(Event("start", spec.row.name, spec.variant.name, message=f"checkpoint {spec.row.checkpoint}"))
+        return None
+    session.tell(Event("start", spec.row.name, spec.variant.name, message=f"checkpoint {spec.row.checkpoint}"))
     checkpoint = resolve(spec.row.checkpoint)
-    classes = match_classes(checkpoint.labels, dataset.categories)
+    classes = match_classes(checkpoint.labels, session.dataset.categories)
     protocol = build_protocol(spec.protocol, checkpoint.folder, classes)
-    machine = describe_device(device)
-    identity: JsonObject = {
-        "checkpoint_sha256": checkpoint.sha256,
-        "dataset": dataset.fingerprint(),
-        "task": spec.suite.task,
-        "protocol": protocol.description,
-        "classes": list(classes.to_dataset),
-        "variant": {k: v for k, v in variant.items() if k not in ("name", "protocol")},
-        "device": machine["kind"],
+    examples = tuple(session.dataset.examples()[: session.limit])
+    _check_images(spec.suite, session.dataset, examples)
+    return _Job(spec, checkpoint, protocol, classes, examples, describe_device(session.device))
+
+
+def _identity(session: _Session, job: _Job) -> JsonObject:
+    """What a run directory's predictions have in common. Image files are told apart one by one, by their stamps, so that a
+    mended one does not cost the others."""
+    fingerprint = session.dataset.fingerprint()
+    return {
+        "checkpoint_sha256": job.checkpoint.sha256,
+        "dataset": {k: v for k, v in fingerprint.items() if k not in ("images_sha256", "missing_images")},
+        "task": job.spec.suite.task,
+        "protocol": job.protocol.description,
+        "classes": list(job.classes.to_dataset),
+        "variant": {k: v for k, v in job.spec.variant.model_dump().items() if k not in ("name", "protocol")},
+        "device": {k: v for k, v in job.machine.items() if k in ("kind", "threads")},
         "libraries": {name: version_of(name) for name in IDENTITY_LIBRARIES},
     }
-    examples = list(dataset.examples()[:limit])
-    _check_images(spec.suite, dataset, identity["dataset"])
-    folder = output / spec.suite.suite / spec.row.name / spec.variant.name
-    with RunDirectory(folder, identity, fresh=fresh) as store:
-        job = _Job(spec, dataset, checkpoint, protocol, classes.to_dataset, device, loader)
-        _predict(job, store, examples, tell)
-        tell(Event("score", spec.row.name, spec.variant.name, len(examples), len(examples)))
-        order = [e.image_id for e in dataset.examples()]
+
+
+def _execute(session: _Session, job: _Job) -> RunResult:
+    started = _now()
+    spec, identity = job.spec, _identity(session, job)
+    folder = session.output / spec.suite.suite / spec.row.name / spec.variant.name
+    with RunDirectory(folder, identity, fresh=session.fresh) as store:
+        _check_stamps(session.dataset, store)
+        _predict(session, job, store)
+        session.tell(job.event("score", len(job.examples)))
+        order = [e.image_id for e in session.dataset.examples()]
         store.export(order)
-        scored = [e.image_id for e in examples if store.records[e.image_id].error is None]
-        evaluation = evaluate(spec.suite, dataset, store.predictions, scored, verify=verify)
         store.write_table(order)
-        skipped = tuple(
-            {"image_id": e.image_id, "error": store.records[e.image_id].error}
-            for e in examples
-            if store.records[e.image_id].error is not None
-        )
-        complete = not skipped and len(examples) == len(dataset.examples())
-        status: Status = "complete" if complete else "partial"
-        comparable = complete and spec.protocol == spec.suite.protocol
-        tolerance = spec.suite.tolerance if spec.checks_tolerance else {}
-        result = RunResult(
-            suite=suite_facts,
-            row=spec.row.name,
-            variant=variant,
-            status=status,
-            reason=None if complete else f"{len(scored)} of {len(dataset.examples())} images",
-            checkpoint=_describe_checkpoint(checkpoint) | store.model,
-            dataset=identity["dataset"] | {"scored_images": len(scored)},
-            protocol=protocol.description,
-            device=machine,
-            environment=describe_environment(),
-            prediction_key=key_of(identity),
-            result_key=key_of({"predictions": identity, "limit": limit, "metrics": metric_versions(spec.suite)}),
-            limit=limit,
-            started=started,
-            finished=_now(),
-            timings=_timings(store, scored),
-            measurements=evaluation.measurements,
-            published=spec.published,
-            comparisons=compare(evaluation.measurements, spec.published, comparable=comparable, tolerance=tolerance),
-            skipped=skipped,
-            warnings=classes.warnings,
-            verified=evaluation.verified,
-        )
-        path = store.write_result(result.to_json(), limit)
-    tell(Event("done", spec.row.name, spec.variant.name, message=str(path)))
+        result = _result(session, job, store, identity, started)
+        path = store.write_result(result.to_json(), session.limit)
+    session.tell(job.event("done", message=str(path)))
     return replace(result, path=path)
 
 
-def _check_images(suite: Suite, dataset: Dataset, fingerprint: JsonObject) -> None:
+def _result(session: _Session, job: _Job, store: RunDirectory, identity: JsonObject, started: str) -> RunResult:
+    """Score what the store holds of the job's images."""
+    spec, dataset = job.spec, session.dataset
+    errors = {e.image_id: store.records[e.image_id].error for e in job.examples}
+    scored = [image_id for image_id, error in errors.items() if error is None]
+    evaluation = evaluate(spec.suite, dataset, store.predictions, scored, verify=session.verify)
+    fingerprint, total = dataset.fingerprint(), len(dataset.examples())
+    complete = len(scored) == total
+    reason = f"{len(scored)} of {total} images" if not complete else _departure(job)
+    tolerance = spec.suite.tolerance if spec.checks_tolerance else {}
+    status: Status = "complete" if complete else "partial"
+    return RunResult(
+        suite=_suite_facts(spec.suite),
+        row=spec.row.name,
+        variant=spec.variant.model_dump(),
+        status=status,
+        reason=reason,
+        checkpoint=_describe_checkpoint(job.checkpoint) | store.model,
+        dataset=fingerprint | {"scored_images": len(scored)},
+        protocol=job.protocol.description,
+        device=job.machine,
+        environment=describe_environment(),
+        prediction_key=key_of(identity | {"images_sha256": fingerprint.get("images_sha256")}),
+        result_key=key_of({"predictions": identity, "scored": scored, "metrics": metric_versions(spec.suite)}),
+        limit=session.limit,
+        started=started,
+        finished=_now(),
+        timings=_timings(store, scored),
+        measurements=evaluation.measurements,
+        published=spec.published,
+        comparisons=compare(evaluation.measurements, spec.published, comparable=reason is None, tolerance=tolerance),
+        skipped=tuple({"image_id": image_id, "error": error} for image_id, error in errors.items() if error is not None),
+        warnings=job.classes.warnings,
+        verified=evaluation.verified,
+    )
+
+
+def _departure(job: _Job) -> str | None:
+    """Why a complete run is still not what the published numbers speak of; None where it is."""
+    if job.spec.protocol != job.spec.suite.protocol:
+        return f"another protocol, {job.spec.protocol.name}"
+    if job.spec.suite.overrides:
+        return f"changed by --set {' '.join(job.spec.suite.overrides)}"
+    reference = job.spec.row.checkpoint or ""
+    if job.checkpoint.revision is None and "/" in reference and not reference.startswith((".", "/", "~")):
+        return f"a local folder, {job.checkpoint.folder}, in place of the hub's {reference}"
+    return None
+
+
+def _suite_facts(suite: Suite) -> JsonObject:
+    return {"name": suite.suite, "title": suite.title, "sha256": suite.hash}
+
+
+def _check_images(suite: Suite, dataset: Dataset, examples: Sequence[Example]) -> None:
     """Find missing image files before hours of work, not after; ``on_error: skip`` counts them one by one instead."""
-    missing = fingerprint["missing_images"]
-    if missing and suite.on_error == "stop":
-        for example in dataset.examples():
-            if not Path(example.source).is_file():
-                raise DatasetError(
-                    f"{missing} of {fingerprint['images']} images are missing, the first is {example.source}; complete the dataset "
-                    f"({dataset.needs_data}), or set 'on_error: skip'"
-                )
+    missing = [e.source for e in examples if dataset.stamp(e) == "missing"] if suite.on_error == "stop" else []
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} of {len(examples)} images are missing, the first is {missing[0]}; complete the dataset "
+            f"({dataset.needs_data}), or set 'on_error: skip'"
+        )
 
 
-@dataclass(frozen=True)
-class _Job:
-    spec: RunSpec
-    dataset: Dataset
-    checkpoint: "Checkpoint"
-    protocol: "Protocol"
-    to_dataset: tuple[int, ...]
-    device: str
-    loader: "Loader"
+def _check_stamps(dataset: Dataset, store: RunDirectory) -> None:
+    """Refuse to go on beside predictions of image files that have changed since."""
+    changed = [
+        e.source
+        for e in dataset.examples()
+        if (record := store.records.get(e.image_id)) is not None and record.error is None and record.stamp != dataset.stamp(e)
+    ]
+    if changed:
+        raise StoreError(
+            f"{store.path}: {len(changed)} finished images have changed on disk since, the first is {changed[0]}; put them back, "
+            f"choose another --output, or discard all predictions with --fresh"
+        )
 
 
-def _predict(job: _Job, store: RunDirectory, examples: Sequence[Example], tell: Listener) -> None:
+def _predict(session: _Session, job: _Job, store: RunDirectory) -> None:
     """Predict the examples that the store lacks; the model is loaded only where there are any."""
     from m2fbench.models.feed import feed
 
     store.forget_errors()
-    todo = [e for e in examples if e.image_id not in store.records]
-    row, variant, total = job.spec.row.name, job.spec.variant.name, len(examples)
+    todo = [e for e in job.examples if e.image_id not in store.records]
     if not todo:
         return
-    tell(Event("load", row, variant, message=f"loading {job.checkpoint.folder}"))
-    model = job.loader(job.checkpoint, job.spec.variant, job.device)
+    session.tell(job.event("load", message=f"loading {job.checkpoint.folder}"))
+    model = session.loader(job.checkpoint, job.spec.variant, session.device)
     store.write_model({"parameters": model.parameters, "settings": model.settings})
-    tell(Event("image", row, variant, total - len(todo), total))
+    before = len(job.examples) - len(todo)
+    session.tell(job.event("image", before))
     cuda = model.device.type == "cuda"
-    fed = feed(todo, job.dataset.image, job.protocol.prepare, workers=job.spec.suite.workers, pin=cuda)
-    with contextlib.closing(_finished(job, model, fed, overlap=cuda)) as finished:
-        for done, (example, record, predictions) in enumerate(finished, total - len(todo) + 1):
+    fed = feed(todo, session.dataset.image, job.protocol.prepare, workers=job.spec.suite.workers, pin=cuda)
+    with contextlib.closing(_finished(session.dataset, job, model, fed, overlap=cuda)) as finished:
+        for done, (record, predictions) in enumerate(finished, before + 1):
             if record.error is not None and job.spec.suite.on_error == "stop":
                 raise ImageError(record.error)
             store.append(record, predictions)
-            tell(Event("image", row, variant, done, total, message=record.error or ""))
-            log.debug("%s done", example.source)
+            session.tell(job.event("image", done, record.error or ""))
 
 
-Finished = tuple[Example, ImageRecord, list[JsonObject]]
+Finished = tuple[ImageRecord, list[JsonObject]]
 
 
-def _finished(job: _Job, model: "LoadedModel", fed: "Iterator[Fed]", *, overlap: bool) -> Generator[Finished, None, None]:
+def _finished(
+    dataset: Dataset, job: _Job, model: "LoadedModel", fed: "Iterator[Fed]", *, overlap: bool
+) -> Generator[Finished, None, None]:
     """Predictions in order. overlap: post-process and encode one image on a second thread while the device works on the next,
     so that the device does not wait for the encoding; at most these two images are unfinished."""
     from m2fbench.models.load import timed_forward
 
     if not overlap:
         for item in fed:
-            yield _post_process(job, item, timed_forward(model, item.data))
+            yield _post_process(dataset, job, item, timed_forward(model, item.data))
         return
     with ThreadPoolExecutor(1) as pool:
         pending: Future[Finished] | None = None
@@ -262,23 +321,25 @@ def _finished(job: _Job, model: "LoadedModel", fed: "Iterator[Fed]", *, overlap:
             output = timed_forward(model, item.data)
             if pending is not None:
                 yield pending.result()
-            pending = pool.submit(_post_process, job, item, output)
+            pending = pool.submit(_post_process, dataset, job, item, output)
         if pending is not None:
             yield pending.result()
 
 
-def _post_process(job: _Job, item: "Fed", output: "ForwardOutput | None") -> Finished:
+def _post_process(dataset: Dataset, job: _Job, item: "Fed", output: "ForwardOutput | None") -> Finished:
     """One image's predictions under the dataset's ids; none where it could not be read."""
     example, seconds = item.example, {"load": item.load_seconds, "wait": item.wait_seconds}
-    if isinstance(item.data, ImageError) or output is None:
-        return example, ImageRecord(example.image_id, *example.size, 0, seconds, str(item.data)), []
-    seconds["forward"] = output.seconds()
-    started = time.perf_counter()
-    found = job.protocol.instances(output.class_logits, output.mask_logits, item.data.geometry)
-    categories = np.array(job.to_dataset, np.int64)[found.categories]
-    predictions = to_results(example.image_id, replace(found, categories=categories), job.dataset.category_ids)
-    seconds["postprocess"] = time.perf_counter() - started
-    return example, ImageRecord(example.image_id, *example.size, len(predictions), seconds), predictions
+    predictions: list[JsonObject] = []
+    error = str(item.data) if isinstance(item.data, ImageError) else None
+    if output is not None and not isinstance(item.data, ImageError):
+        seconds["forward"] = output.seconds()
+        started = time.perf_counter()
+        found = job.protocol.instances(output.class_logits, output.mask_logits, item.data.geometry)
+        categories = np.array(job.classes.to_dataset, np.int64)[found.categories]
+        predictions = to_results(example.image_id, replace(found, categories=categories), dataset.category_ids)
+        seconds["postprocess"] = time.perf_counter() - started
+    record = ImageRecord(example.image_id, *example.size, len(predictions), dataset.stamp(example), seconds, error)
+    return record, predictions
 
 
 def _describe_checkpoint(checkpoint: "Checkpoint") -> JsonObject:

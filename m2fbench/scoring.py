@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2fbench.errors import PredictionsError, VerificationError
+from m2fbench.errors import PredictionsError, SuiteError, VerificationError
 from m2fbench.formats.coco_results import read_results
 from m2fbench.results import RunResult, Status, compare, read_result
 from m2fbench.store import read_identity, read_table
@@ -73,14 +73,16 @@ def score(
     the predictions do not fit the dataset.
     """
     loaded = suite if isinstance(suite, Suite) else load_suite(suite, overrides)
+    if limit is not None and limit < 1:
+        raise SuiteError(f"limit: expected at least 1 image, got {limit}")
     dataset = open_dataset(loaded, data)
     examples = list(dataset.examples()[:limit])
     path = Path(predictions).expanduser()
-    row, source = path.name, "file"
+    row, variant, reason = path.name, "scored from a file", None
     published: tuple[Published, ...] = ()
     if path.is_dir():
-        source, examples = "run", _finished(path, dataset, examples)
-        row, published = _row_of(path)
+        examples = _finished(path, dataset, examples)
+        row, variant, published, reason = _origin(path)
     if not examples:
         raise PredictionsError(f"{path}: no finished image of this dataset; finish the run first")
     scored = [e.image_id for e in examples]
@@ -88,17 +90,18 @@ def score(
         evaluation = evaluate(loaded, dataset, file, scored, verify=verify)
     complete = len(scored) == len(dataset.examples())
     status: Status = "complete" if complete else "partial"
+    reason = reason if complete else f"{len(scored)} of {len(dataset.examples())} images"
     return RunResult(
         suite={"name": loaded.suite, "title": loaded.title, "sha256": loaded.hash},
         row=row,
-        variant={"name": f"scored from a {source}"},
+        variant={"name": variant},
         status=status,
-        reason=None if complete else f"{len(scored)} of {len(dataset.examples())} images",
+        reason=reason,
         dataset=dataset.fingerprint() | {"scored_images": len(scored)},
         limit=limit,
         measurements=evaluation.measurements,
         published=published,
-        comparisons=compare(evaluation.measurements, published, comparable=complete, tolerance={}),
+        comparisons=compare(evaluation.measurements, published, comparable=reason is None, tolerance={}),
         verified=evaluation.verified,
     )
 
@@ -107,9 +110,11 @@ def score(
 def _official_file(path: Path, dataset: Dataset) -> Iterator[Path]:
     """Predictions that metrics can take as they are: a run's own, or a checked copy of anyone else's."""
     if path.is_dir():
+        if not (path / "predictions.json").is_file():
+            raise PredictionsError(f"{path}: expected a run directory with predictions.json, got none; finish the run first")
         yield path / "predictions.json"
         return
-    entries = read_results(path, {e.image_id for e in dataset.examples()}, set(dataset.category_ids))
+    entries = read_results(path, {e.image_id: e.size for e in dataset.examples()}, set(dataset.category_ids))
     with tempfile.TemporaryDirectory(prefix="m2fbench-") as folder:
         checked = Path(folder) / "predictions.json"
         checked.write_text(json.dumps(entries))
@@ -118,19 +123,20 @@ def _official_file(path: Path, dataset: Dataset) -> Iterator[Path]:
 
 def _finished(run: Path, dataset: Dataset, examples: Sequence[Example]) -> list[Example]:
     """The examples that a run finished. Raises PredictionsError where the run was over another dataset."""
-    table, before, now = read_table(run), read_identity(run).get("dataset", {}), dataset.fingerprint()
+    table, before, now = read_table(run), read_identity(run).get("dataset"), dataset.fingerprint()
     for key in ("name", "annotations_sha256"):
-        if before.get(key) != now[key]:
+        was = before.get(key) if isinstance(before, dict) else None
+        if was != now[key]:
             raise PredictionsError(
-                f"{run}: made for another dataset ({key}: was {before.get(key)}, is {now[key]}); score it by that one's suite"
+                f"{run}: made for another dataset ({key}: was {was}, is {now[key]}); score it by that one's suite"
             )
     return [e for e in examples if table.get(str(e.image_id)) == ""]
 
 
-def _row_of(run: Path) -> tuple[str, tuple[Published, ...]]:
-    """The name and the published values of the row that a run directory belongs to; the folder's name where it has no result."""
-    stored = run / "result.json"
-    if not stored.is_file():
-        return run.name, ()
-    result = read_result(stored)
-    return result.row, result.published
+def _origin(run: Path) -> tuple[str, str, tuple[Published, ...], str | None]:
+    """Row, variant, published values of a run directory, and why its figures are not comparable with them (None: they are)."""
+    for stored in sorted(run.glob("result*.json")):  # the complete result, or else that of a limited run
+        result = read_result(stored)
+        reason = result.reason if result.status == "complete" else None
+        return result.row, result.variant["name"], result.published, reason
+    return run.resolve().parent.name, run.resolve().name, (), None

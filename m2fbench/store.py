@@ -31,16 +31,21 @@ from m2fbench.types import Identity, ImageId, JsonObject
 
 STORE_VERSION = 1
 _OURS = ("identity.json", "model.json", "journal.jsonl", "predictions.json", "images.csv", "result*.json")
+_LEFTOVERS = (".*.part",)  # of a process killed between writing aside and renaming
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What the journal says of one finished image. seconds: by stage. error: why it has no predictions, where it was left out."""
+    """What the journal says of one finished image.
+
+    stamp: the state of the image that was predicted. seconds: by stage. error: why it was left out, None where it was not.
+    """
 
     image_id: ImageId
     height: int
     width: int
     predictions: int
+    stamp: str
     seconds: Mapping[str, float]
     error: str | None = None
 
@@ -122,8 +127,9 @@ class RunDirectory:
             self._lock.close()
             raise StoreError(f"{path}: another run is writing here; wait for it, or choose another folder with --output") from error
         try:
+            self._discard(_LEFTOVERS)
             if fresh:
-                self._discard()
+                self._discard(_OURS)
             self._check_identity()
             self._records, whole = self._read_journal()
             self._journal = self._open_journal(whole)
@@ -169,6 +175,8 @@ class RunDirectory:
             return dict(json.loads((self.path / "model.json").read_bytes()))
         except FileNotFoundError:
             return {}
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreError(f"{self.path}: model.json cannot be read ({error}); start over with --fresh") from error
 
     def write_model(self, facts: JsonObject) -> None:
         write_atomically(self.path / "model.json", json.dumps(facts) + "\n")
@@ -202,10 +210,14 @@ class RunDirectory:
         write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return path
 
-    def _discard(self) -> None:
-        for pattern in _OURS:
+    def _discard(self, patterns: Sequence[str]) -> None:
+        """Delete what m2fbench wrote here, and nothing else."""
+        for pattern in patterns:
             for file in self.path.glob(pattern):
-                file.unlink()
+                try:
+                    file.unlink()
+                except OSError as error:
+                    raise _store_error(file, error) from error
 
     def _check_identity(self) -> None:
         path = self.path / "identity.json"
@@ -239,13 +251,17 @@ class RunDirectory:
         path = self.path / "journal.jsonl"
         if not path.exists():
             return records, whole
+        if not path.is_file():
+            raise StoreError(f"{path}: expected a file; choose another --output")
         with path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 try:
                     record = ImageRecord(**json.loads(line.partition(b"\t")[0]))
-                except (ValueError, TypeError) as error:
+                    if type(record.image_id) not in (int, str) or not isinstance(record.seconds, dict):
+                        raise TypeError("fields of another kind")
+                except (ValueError, TypeError, RecursionError) as error:
                     raise StoreError(f"{path}: byte {whole}: not a line of a journal ({error}); start over with --fresh") from error
                 records[record.image_id] = record
                 whole += len(line)

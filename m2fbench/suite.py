@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from m2fbench.errors import SuiteError
 from m2fbench.registry import Registry, near
@@ -26,7 +26,10 @@ from m2fbench.yaml_lines import KeyPath, Lines, dotted, read_yaml
 datasets: Registry[type[Dataset]] = Registry("dataset", "m2fbench.datasets")
 metrics: Registry[Metric] = Registry("metric", "m2fbench.metrics")
 
+FROM_COMMAND_LINE = 0  # in place of a line number
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 ProtocolName = Literal["paper", "transformers", "transformers-best"]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -61,7 +64,7 @@ class Row(Strict):
     name: Name = Field(description="The row's name in tables and in the run directory.")
     checkpoint: str | None = Field(None, description="Hub id (`@revision` to pin), folder, or `bundled:NAME`.")
     unavailable: str | None = Field(None, description="Why the row cannot be run (then it has no checkpoint).")
-    published: dict[str, float] = Field(default_factory=dict, description="Metric name -> published value.")
+    published: dict[str, Finite] = Field(default_factory=dict, description="Metric name -> published value.")
     source: str = Field("", description="Where the published values are printed.")
 
     @model_validator(mode="after")
@@ -94,7 +97,7 @@ class Suite(Strict):
     metrics: list[str] = Field(min_length=1)
     checkpoints: list[Row] = Field(min_length=1)
     variants: list[Variant] = Field(default_factory=lambda: [Variant(name="default")], min_length=1)
-    tolerance: dict[str, float] = Field(
+    tolerance: dict[str, Annotated[Finite, Field(ge=0)]] = Field(
         default_factory=dict,
         description="Metric name -> largest difference from the published value, in the metric's unit; exit status 1 beyond it.",
     )
@@ -105,11 +108,23 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Suite":
-        for kind, names in (("checkpoints", [r.name for r in self.checkpoints]), ("variants", [v.name for v in self.variants])):
+        kinds = {
+            "checkpoints": [r.name for r in self.checkpoints],
+            "variants": [v.name for v in self.variants],
+            "metrics": self.metrics,
+        }
+        for kind, names in kinds.items():
             if len(names) != len(set(names)):
                 twice = next(n for n in names if names.count(n) > 1)
                 raise ValueError(f"{kind} of different names ('{twice}' is there twice)")
         return self
+
+    _overrides: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The overrides it was loaded with that change what is measured, as against the file."""
+        return tuple(o for o in self._overrides if o.partition(".")[0] in ("protocol", "dataset", "variants"))
 
     @property
     def hash(self) -> str:
@@ -178,7 +193,7 @@ def load_suite(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Suite
     if not isinstance(document, dict):
         raise SuiteError(f"{path}:1: expected a mapping with the keys of a suite, got {_describe(document)}")
     for override in overrides:
-        _apply(document, override)
+        lines[_apply(document, override)] = FROM_COMMAND_LINE
     document = _expand(document, (), path, lines)
     problems = _problems(Suite, document, (), path, lines)
     suite = None if problems else Suite.model_validate(document)
@@ -187,6 +202,7 @@ def load_suite(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Suite
     if problems:
         raise SuiteError("\n".join(problems))
     assert suite is not None
+    suite._overrides = tuple(overrides)
     return suite
 
 
@@ -212,10 +228,13 @@ def _plugin_problems(suite: Suite, path: Path, lines: Lines) -> list[str]:
         except SuiteError as error:
             problems.append(f"{_at(path, lines, ('metrics', index))}: {error}")
     if not problems:
-        for name in suite.tolerance:
+        named: list[KeyPath] = [("tolerance", name) for name in suite.tolerance]
+        named += [("checkpoints", k, "published", name) for k, row in enumerate(suite.checkpoints) for name in row.published]
+        for where in named:
+            name = str(where[-1])
             if name not in known:
                 problems.append(
-                    f"{_at(path, lines, ('tolerance', name))}: expected a figure that the metrics give, got '{name}'{near(name, known)}"
+                    f"{_at(path, lines, where)}: expected a figure that the metrics give, got '{name}'{near(name, known)}"
                 )
     return problems
 
@@ -233,7 +252,10 @@ def _problems(model: type[BaseModel], document: Any, prefix: KeyPath, path: Path
 
 
 def _at(path: Path, lines: Lines, where: KeyPath) -> str:
-    """``file:line: key``, the line of the innermost part that the file has."""
+    """``file:line: key``, the line of the innermost part that the file has; ``--set key`` where it came from the command line."""
+    given = [key for key, line in lines.items() if line == FROM_COMMAND_LINE]
+    if any(where[: len(key)] == key or (key[: len(where)] == where and where not in lines) for key in given):
+        return f"--set {dotted(where)}"
     known = where
     while known and known not in lines:
         known = known[:-1]
@@ -259,6 +281,8 @@ def _explain(error: Any, model: type[BaseModel], location: KeyPath) -> str:
     if kind == "literal_error":
         choices = re.findall(r"'([^']+)'", context["expected"])
         return f"expected {context['expected']}, got {_describe(given)}{near(str(given), choices)}"
+    if kind == "too_short":
+        return f"expected at least one, got {_describe(given)}"
     if kind == "string_pattern_mismatch":
         return f"expected letters, digits, '.', '_' and '-', beginning with a letter or digit, got {_describe(given)}"
     expected = _EXPECTED.get(kind) or error["msg"].removeprefix("Input should be ").removeprefix("String should ")
@@ -305,34 +329,32 @@ def _expand(value: Any, here: KeyPath, path: Path, lines: Lines) -> Any:
     return _VARIABLE.sub(replace, value)
 
 
-def _apply(document: dict[str, Any], override: str) -> None:
-    """Set one dotted key of the raw document; lists are indexed by number or, where their items have names, by name."""
+def _apply(document: dict[str, Any], override: str) -> KeyPath:
+    """Set one dotted key of the raw document and return its path; lists are indexed by number or, where their items have names, by name."""
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):
         raise SuiteError(f"--set {override}: expected dotted.key=value, as in --set protocol.min_size=640")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise SuiteError(f"--set {override}: expected a value in YAML, got {text!r}") from error
     target: Any = document
-    for depth, part in enumerate(parts[:-1]):
-        target = _step(target, part, override, ".".join(parts[: depth + 1]))
-    last = parts[-1]
-    if isinstance(target, list):
-        target[_index(target, last, override, key)] = value
-    elif isinstance(target, dict):
-        target[last] = value
-    else:
-        raise SuiteError(f"--set {override}: {'.'.join(parts[:-1])} is {_describe(target)}, which has no keys")
-
-
-def _step(target: Any, part: str, override: str, so_far: str) -> Any:
-    if isinstance(target, list):
-        return target[_index(target, part, override, so_far)]
-    if isinstance(target, dict):
-        return target.setdefault(part, {})
-    raise SuiteError(f"--set {override}: {so_far} does not exist in this suite")
+    path: list[str | int] = []
+    for depth, part in enumerate(parts):
+        so_far = ".".join(parts[: depth + 1])
+        if isinstance(target, list):
+            path.append(_index(target, part, override, so_far))
+        elif isinstance(target, dict):
+            path.append(part)
+            if depth < len(parts) - 1:
+                target.setdefault(part, {})
+        else:
+            raise SuiteError(f"--set {override}: {so_far} does not exist in this suite")
+        if depth < len(parts) - 1:
+            target = target[path[-1]]
+    target[path[-1]] = value
+    return tuple(path)
 
 
 def _index(items: list[Any], part: str, override: str, so_far: str) -> int:

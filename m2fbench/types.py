@@ -117,8 +117,16 @@ class Dataset(Protocol):
         """uint8 [height, width, 3], RGB, upright. Raises ImageError."""
         ...
 
+    def stamp(self, example: Example) -> str:
+        """What tells this state of one image from another, cheaply: a file's size and modification time, say."""
+        ...
+
     def fingerprint(self) -> JsonObject:
-        """What tells this state of the data from any other: hashes, counts, versions."""
+        """What tells this state of the data from any other: hashes, counts, versions.
+
+        ``images_sha256`` and ``missing_images`` speak of the image files, everything else of what does not change when one of
+        them is replaced.
+        """
         ...
 
     def coco_truth(self) -> Path | JsonObject:

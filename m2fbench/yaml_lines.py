@@ -47,6 +47,8 @@ def _walk(node: yaml.Node, here: KeyPath, lines: Lines, path: Path, loader: yaml
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise SuiteError(f"{path}:{line}: expected a plain key, got a {key.id}")
+            if key.tag == "tag:yaml.org,2002:merge":  # "<<: *anchor": its keys come from elsewhere
+                continue
             name = loader.construct_object(key)
             inner = (*here, name)
             if inner in lines:

@@ -154,7 +154,7 @@ def as_run(folder: Path, suite: Path, predictions: Path) -> Path:
     order = [e.image_id for e in dataset.examples()]
     with RunDirectory(folder, {"dataset": dataset.fingerprint()}) as store:
         for image_id in order:
-            store.append(ImageRecord(image_id, 480, 640, len(by_image[image_id]), {}), by_image[image_id])
+            store.append(ImageRecord(image_id, 480, 640, len(by_image[image_id]), "", {}), by_image[image_id])
         store.export(order)
         store.write_table(order)
     return folder

@@ -81,6 +81,18 @@ class Scenes:
         return torch.cat(pixels), masks, classes
 
 
+def export(best: Path, folder: Path) -> None:
+    """The best weights as a transformers folder, with a processor config that states the sizes they were trained with."""
+    Mask2FormerForUniversalSegmentation.from_pretrained(best).save_pretrained(folder)
+    processor = {
+        "image_processor_type": "Mask2FormerImageProcessor",
+        "size": {"shortest_edge": MIN_SIZE, "longest_edge": MAX_SIZE},
+        "size_divisor": 32,
+        "ignore_index": 255,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("training"), help="folder for the log and the resumable state")
@@ -96,7 +108,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     state_file = args.work / "state.pt"
     if args.export:
-        Mask2FormerForUniversalSegmentation.from_pretrained(args.work / "best").save_pretrained(args.export)
+        export(args.work / "best", args.export)
         return
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

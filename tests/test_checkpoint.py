@@ -49,7 +49,6 @@ def test_facts_of_a_folder(tiny_checkpoint: Path) -> None:
     assert len(checkpoint.labels) == 10
     assert (checkpoint.queries, checkpoint.backbone, checkpoint.revision) == (12, "swin", None)
     assert checkpoint.weight_files == ("model.safetensors",)
-    assert checkpoint.name == "tiny-swin"
 
 
 def test_the_content_hash_sees_weights_and_config(tiny_checkpoint: Path, copy: Path) -> None:
@@ -150,8 +149,17 @@ def test_what_is_no_checkpoint(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected a Mask2Former checkpoint .*got model_type 'maskformer'"):
         resolve(str(copy))
     edit_config(copy, model_type="mask2former", id2label={"a": "b"})
-    with pytest.raises(CheckpointError, match="expected id2label to name classes by number"):
+    with pytest.raises(CheckpointError, match="expected id2label to name classes|not a Mask2Former's"):
         resolve(str(copy))
+    for changes in (
+        {"id2label": {"0": "a", "2": "b"}},
+        {"id2label": None, "num_labels": "x"},
+        {"num_queries": None},
+        {"backbone_config": "swin"},
+    ):
+        edit_config(copy, **{"id2label": {"0": "a"}, "num_queries": 5, "backbone_config": {}, **changes})
+        with pytest.raises(CheckpointError, match=r"config\.json is not a Mask2Former's"):
+            resolve(str(copy))
     (copy / "config.json").write_text('{"model_type": "mask')
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
         resolve(str(copy))

@@ -34,6 +34,16 @@ def test_a_panoptic_checkpoint_keeps_its_things() -> None:
     assert classes.panoptic
     assert classes.to_dataset == (0, 1, 2, 3, 4, 5, -1, -1)
     assert classes.kept == (0, 1, 2, 3, 4, 5)
+    assert classes.warnings == (
+        "scored on the dataset's classes only, as a panoptic checkpoint on its things; the others are sky, grass-merged",
+    )
+
+
+@pytest.mark.parametrize("names", [["猫", "犬"], ["C", "C++", "c#"], ["chien", "Émeu"], ["A", "a"]])
+def test_names_of_any_script_match_themselves(names: list[str]) -> None:
+    classes = match_classes(names, [Category(n, True) for n in names])
+    assert classes.to_dataset == tuple(range(len(names)))
+    assert not classes.warnings
 
 
 def test_one_other_name_in_place_matches_by_position_with_a_warning() -> None:

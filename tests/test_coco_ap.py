@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from m2fbench.datasets.coco_instance import CocoInstance, CocoOptions
 from m2fbench.errors import PredictionsError
 from m2fbench.formats.coco_results import read_results
+from m2fbench.formats.rle import run_lengths, segmentation_problem
 from m2fbench.metrics.coco_ap import CocoAP
 from m2fbench.types import Measurement
 
 ALLOWED = 1e-9
+ONE = {"size": [1, 1], "counts": [0, 1]}
 Json = dict[str, Any]
 
 
@@ -100,6 +102,23 @@ def test_a_subset_of_images_equals_pycocotools(seed: int, tmp_path_factory: pyte
     score, difference = score_both(tmp_path_factory.mktemp("case"), truth, results, ids)
     assert difference <= ALLOWED
     assert len(score) == 12 + 4 * 7
+
+
+def test_no_images_at_all_is_not_measured(tmp_path: Path) -> None:
+    truth, results = random_case(np.random.default_rng(0), 4)
+    score, difference = score_both(tmp_path, truth, results, [])
+    assert difference == 0
+    assert all(math.isnan(m.value) for m in score)
+    assert len(score) == 12 + 4 * 7
+
+
+def test_verification_looks_at_empty_predictions_too(tmp_path: Path) -> None:
+    truth, _ = random_case(np.random.default_rng(0), 4)
+    dataset = dataset_of(tmp_path, truth)
+    (tmp_path / "predictions.json").write_text("[]")
+    ids = [e.image_id for e in dataset.examples()]
+    wrong = [Measurement(m.name, 0.5, category=m.category) for m in CocoAP().score(dataset, tmp_path / "predictions.json", ids)]
+    assert CocoAP().verify(dataset, tmp_path / "predictions.json", ids, wrong) > 0.1
 
 
 def test_degenerate_inputs(tmp_path: Path) -> None:
@@ -222,19 +241,57 @@ def test_verification_can_fail(tmp_path: Path) -> None:
         ([{"image_id": 3}], "expected the key 'category_id'"),
         ([{"image_id": 4, "category_id": 2, "segmentation": {}, "score": 1}], "image 4 is not in the dataset"),
         ([{"image_id": 3, "category_id": 0, "segmentation": {}, "score": 1}], "category 0 is not in the dataset"),
-        ([{"image_id": 3, "category_id": 2, "segmentation": {}, "score": "high"}], "expected a number as score"),
+        ([{"image_id": 3, "category_id": 2, "segmentation": ONE, "score": "high"}], "expected a finite number as score"),
+        ([{"image_id": 3, "category_id": 2, "segmentation": ONE, "score": float("nan")}], "expected a finite number as score"),
+        ([{"image_id": 3, "category_id": 2, "segmentation": ONE, "score": 10**400}], "expected a finite number as score"),
+        ([{"image_id": [3], "category_id": 2, "segmentation": ONE, "score": 1}], "is not in the dataset"),
+        ([{"image_id": 3, "category_id": True, "segmentation": ONE, "score": 1}], "category True is not in the dataset"),
     ],
 )
 def test_foreign_results_are_checked(entries: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(entries))
     with pytest.raises(PredictionsError, match=message):
-        read_results(path, {3}, {2, 5})
+        read_results(path, {3: (4, 5)}, {2, 5})
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": [5, 4], "counts": [20]}, "expected an encoding of size"),
+        ({"size": [4, 5], "counts": [19]}, "add up to 4 x 5 pixels, got 19"),
+        ({"size": [4, 5], "counts": [30, -10]}, "add up to 4 x 5 pixels"),
+        ({"size": [4, 5], "counts": ""}, "add up to 4 x 5 pixels, got 0"),
+        ({"size": [4, 5], "counts": "zzzz"}, "not a run-length encoding|add up"),
+        ({"size": [4, 5], "counts": "ü"}, "not a run-length encoding"),
+        ({"size": [4, 5], "counts": None}, "expected run lengths"),
+        ({"size": [4, 5]}, "expected run lengths"),
+        ({}, "expected an encoding of size"),
+        ([], "expected a run-length encoding or polygons"),
+        ([[]], "expected polygons of x, y pairs"),
+        ([[1, 2, 3, 4, 5]], "expected polygons of x, y pairs"),
+        ([[1, 2, 3, 4, 5, "6"]], "expected finite coordinates"),
+        (None, "expected a run-length encoding or polygons"),
+        ("abc", "expected a run-length encoding or polygons"),
+    ],
+)
+def test_damaged_masks_are_refused_not_scored_as_others(segmentation: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([{"image_id": 3, "category_id": 2, "segmentation": segmentation, "score": 1}]))
+    with pytest.raises(PredictionsError, match=f"entry 0: segmentation: .*({message})"):
+        read_results(path, {3: (4, 5)}, {2})
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 10**9), st.floats(0, 1))
+def test_run_lengths_are_those_of_the_official_tool(height: int, width: int, seed: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    rle = rle_of(mask)
+    runs = np.repeat(np.arange(len(run_lengths(rle["counts"]))) % 2, run_lengths(rle["counts"]))
+    np.testing.assert_array_equal(runs.reshape(width, height).T, mask)
+    assert segmentation_problem(rle, (height, width)) is None
 
 
 def test_boxes_in_foreign_results_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    path.write_text(
-        json.dumps([{"image_id": 3, "category_id": 2, "bbox": [0, 0, 9, 9], "segmentation": {"size": [1, 1]}, "score": 1}])
-    )
-    assert read_results(path, {3}, {2}) == [{"image_id": 3, "category_id": 2, "segmentation": {"size": [1, 1]}, "score": 1}]
+    path.write_text(json.dumps([{"image_id": 3, "category_id": 2, "bbox": [0, 0, 9, 9], "segmentation": ONE, "score": 1}]))
+    assert read_results(path, {3: (1, 1)}, {2}) == [{"image_id": 3, "category_id": 2, "segmentation": ONE, "score": 1.0}]

@@ -35,6 +35,8 @@ GOOD: dict[str, Any] = {
     ],
 }
 
+ANNOTATION = GOOD["annotations"][0]
+
 
 def open_coco(folder: Path, content: Any = GOOD, **options: Any) -> CocoInstance:
     (folder / "truth.json").write_text(content if isinstance(content, str) else json.dumps(content))
@@ -132,11 +134,24 @@ def changed(**changes: Any) -> dict[str, Any]:
         ("[1]", "expected COCO annotations"),
         ({"images": []}, "expected COCO annotations with a list 'categories', got none"),
         (changed(images=[{"id": 1}]), r"images\[0\]: expected the key 'file_name'"),
+        (changed(annotations=[{**ANNOTATION, "image_id": 99}]), r"annotations\[0\]: names image 99, which is not in the file"),
+        (changed(annotations=[{**ANNOTATION, "category_id": 4}]), r"annotations\[0\]: names category 4"),
+        (changed(annotations=[{**ANNOTATION, "category_id": "9"}]), r"annotations\[0\]: category_id: expected a valid integer"),
+        (changed(annotations=[{**ANNOTATION, "image_id": [7]}]), r"annotations\[0\]: image_id: expected"),
+        (changed(annotations=[{**ANNOTATION, "iscrowd": "1"}]), r"annotations\[0\]: iscrowd: expected"),
+        (changed(annotations=[{**ANNOTATION, "area": -1}]), r"annotations\[0\]: area: expected"),
+        (changed(annotations=[{**ANNOTATION, "area": float("nan")}]), r"annotations\[0\]: area: expected a finite number"),
         (
-            changed(annotations=[{**GOOD["annotations"][0], "image_id": 99}]),
-            "annotation 1 names image 99, which is not in the file",
+            changed(annotations=[{**ANNOTATION, "segmentation": {"size": [20, 10], "counts": [200]}}]),
+            "expected an encoding of size",
         ),
-        (changed(annotations=[{**GOOD["annotations"][0], "category_id": 4}]), "annotation 1 names category 4"),
+        (changed(annotations=[{**ANNOTATION, "segmentation": []}]), "segmentation: expected a run-length encoding or polygons"),
+        (changed(annotations=[5]), r"annotations\[0\]: expected an object"),
+        (changed(images=[{**GOOD["images"][0], "height": None}]), r"images\[0\]: height: expected"),
+        (changed(images=[{**GOOD["images"][0], "id": None}]), r"images\[0\]: id: expected"),
+        (changed(categories=[{"id": 1.5, "name": "x"}]), r"categories\[0\]: id: expected"),
+        (changed(images=[{**GOOD["images"][0], "file_name": "a\0b"}], annotations=[]), "expected a path inside the image folder"),
+        ("[" * 100_000, "not valid JSON"),
         (changed(images=[GOOD["images"][0]] * 2), "expected images of different ids"),
         (
             changed(images=[{**GOOD["images"][0], "file_name": "../../etc/passwd"}], annotations=[]),
@@ -153,6 +168,18 @@ def test_annotations_that_are_wrong(content: Any, message: str, tmp_path: Path) 
     with pytest.raises(DatasetError, match=message) as caught:
         open_coco(tmp_path, content)
     assert "truth.json" in str(caught.value)
+
+
+def test_loose_but_clear_annotations_are_put_in_order(tmp_path: Path) -> None:
+    """No area, no iscrowd, ids that repeat or are 0, a byte order mark: evaluators stumble over these, so they get a regular copy."""
+    loose = {k: v for k, v in GOOD["annotations"][0].items() if k not in ("area", "iscrowd", "bbox")} | {"id": 0}
+    content = "\ufeff" + json.dumps(changed(annotations=[loose, loose], info=5))
+    truth = open_coco(tmp_path, content).coco_truth()
+    assert isinstance(truth, dict)
+    assert [(a["id"], a["iscrowd"]) for a in truth["annotations"]] == [(1, 0), (2, 0)]
+    regular = hotcoco.COCO(truth)
+    assert truth["annotations"][0]["area"] == hotcoco.mask.area(regular.ann_to_rle(regular.load_anns([1])[0])) > 0
+    assert isinstance(open_coco(tmp_path).coco_truth(), Path), "what is regular goes to the evaluators as it is"
 
 
 def test_images_of_another_size_are_refused(tmp_path: Path) -> None:

@@ -86,6 +86,27 @@ def test_missing_and_float_images_are_named(tmp_path: Path) -> None:
         read_image(tmp_path / "depth.tiff")
 
 
+@pytest.mark.full
+def test_damaged_bytes_give_an_image_or_an_image_error(tmp_path: Path) -> None:
+    """EXIF, tables and scans broken at random: decoders raise struct.error, IndexError and worse."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a photo"
+    Image.fromarray(np.repeat(np.repeat(RGB, 8, 0), 8, 1)).save(tmp_path / "good.jpg", exif=exif)
+    good = np.frombuffer((tmp_path / "good.jpg").read_bytes(), np.uint8)
+    rng = np.random.default_rng(1)
+    refused = 0
+    for _ in range(600):
+        bad = good.copy()
+        bad[rng.integers(2, min(400, len(bad)), 6)] = rng.integers(0, 256, 6)
+        (tmp_path / "bad.jpg").write_bytes(bad.tobytes())
+        try:
+            assert read_image(tmp_path / "bad.jpg").dtype == np.uint8
+        except ImageError:
+            refused += 1
+    assert 50 < refused < 600
+
+
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(RGB).save(tmp_path / "big.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

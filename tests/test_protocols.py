@@ -1,6 +1,5 @@
 """The three protocols beside what transformers itself gives."""
 
-import json
 from pathlib import Path
 
 import hotcoco.mask
@@ -82,7 +81,15 @@ def test_what_changes_the_outcome_is_described(tiny_checkpoint: Path) -> None:
     plain = build_protocol(section("transformers"), tiny_checkpoint, CLASSES).description
     assert plain["processor"].startswith("Mask2FormerImageProcessor")
     assert plain["settings"]["size"] == {"shortest_edge": 128, "longest_edge": 192}
-    json.dumps(plain)
+    assert plain["settings"]["image_mean"] == pytest.approx([0.485, 0.456, 0.406]), "whatever can change the outcome is there"
+
+
+@pytest.mark.parametrize("content", ["[]", '{"image_processor_type": 5}', '{"image_processor_type": "ViTImageProcessor"}', "{"])
+def test_another_processor_is_refused_before_the_run(content: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"not there or not a Mask2Former's"):
+        build_protocol(section("transformers"), tmp_path, CLASSES)
 
 
 def test_only_things_are_kept_of_a_panoptic_model(tiny_checkpoint: Path) -> None:

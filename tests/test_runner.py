@@ -108,7 +108,7 @@ def test_overlapped_post_processing_changes_nothing(
 
     (plain,) = m2fbench.run(shapes_suite(5), output=tmp_path / "a")
     original = runner._finished
-    monkeypatch.setattr(runner, "_finished", lambda job, model, fed, overlap: original(job, model, fed, overlap=True))
+    monkeypatch.setattr(runner, "_finished", lambda *arguments, overlap: original(*arguments, overlap=True))
     (overlapped,) = m2fbench.run(shapes_suite(5), output=tmp_path / "b")
     assert figures(plain) == figures(overlapped)
     assert plain.path is not None
@@ -218,6 +218,41 @@ def test_a_limited_run_scores_as_limited(shapes_suite: Callable[..., Path], tmp_
     assert figures(again) == figures(result)
 
 
+def test_what_set_changes_is_not_compared(shapes_suite: Callable[..., Path], tmp_path: Path, cli: Any) -> None:
+    suite = shapes_suite(2)
+    suite.write_text(suite.read_text().replace("}]", ", published: {AP: 50.0}, source: nowhere}]") + "tolerance: {AP: 1.0}\n")
+    (result,) = m2fbench.run(suite, output=tmp_path / "runs", overrides=["protocol.min_size=96"])
+    assert result.status == "complete"
+    assert result.reason == "changed by --set protocol.min_size=96"
+    assert not result.comparisons[0].comparable
+    assert result.within_tolerance
+    assert result.path is not None
+    again = m2fbench.score(suite, result.path.parent)
+    assert (again.row, again.variant["name"], again.reason) == ("tiny", "default", result.reason)
+    assert not again.comparisons[0].comparable
+
+
+def test_a_late_row_that_is_wrong_is_found_first(shapes_suite: Callable[..., Path], tmp_path: Path, tiny_checkpoint: Path) -> None:
+    with pytest.raises(m2fbench.M2FBenchError, match="no such folder"):
+        m2fbench.run(shapes_suite(2), output=tmp_path / "runs", checkpoints=[str(tiny_checkpoint), str(tmp_path / "gone")])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["_best", "modèle", "模型", "a b", "final.v2"])
+def test_any_folder_name_will_do(name: str, shapes_suite: Callable[..., Path], tmp_path: Path, tiny_checkpoint: Path) -> None:
+    (tmp_path / name).symlink_to(tiny_checkpoint)
+    (result,) = m2fbench.run(shapes_suite(1), output=tmp_path / "runs", checkpoints=[str(tmp_path / name)], limit=1)
+    assert result.row.isascii()
+
+
+def test_brackets_in_names_are_brackets(shapes_suite: Callable[..., Path], tmp_path: Path, cli: Any) -> None:
+    suite = shapes_suite(1)
+    suite.write_text(suite.read_text().replace("title: Shapes for tests", "title: '[/b] t [red]x'"))
+    outcome = cli("run", suite, "--output", tmp_path / "runs")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "[/b] t [red]x" in outcome.stdout
+
+
 def test_classes_that_do_not_fit(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
     wrong = make_checkpoint(tmp_path / "animals", ["cat", "dog", "cow", "horse", "sheep", "bear"])
     with pytest.raises(ClassesError, match="not in the checkpoint: disc, square"):
@@ -260,10 +295,35 @@ def test_a_corrupt_image_can_be_left_out_and_is_counted(photo_suite: Path, tmp_p
     assert result.reason == "2 of 3 images"
     assert [s["image_id"] for s in result.skipped] == [2]
     Image.fromarray(np.zeros((90, 120, 3), np.uint8)).save(tmp_path / "2.jpg")
-    with pytest.raises(StoreError, match="images_sha256"):
-        m2fbench.run(photo_suite, output=tmp_path / "runs")
-    (mended,) = m2fbench.run(photo_suite, output=tmp_path / "mended")
+    events: list[Event] = []
+    (mended,) = m2fbench.run(photo_suite, output=tmp_path / "runs", listener=events.append)
     assert mended.status == "complete"
+    assert next(e.done for e in events if e.kind == "image") == 2, "only the mended image is done again"
+
+
+def test_an_image_that_changed_after_it_was_done_is_refused(photo_suite: Path, tmp_path: Path) -> None:
+    m2fbench.run(photo_suite, output=tmp_path / "runs", limit=1)
+    Image.fromarray(np.zeros((90, 120, 3), np.uint8)).save(tmp_path / "1.jpg")
+    with pytest.raises(StoreError, match=r"1 finished images have changed on disk since, the first is .*1\.jpg"):
+        m2fbench.run(photo_suite, output=tmp_path / "runs", limit=1)
+
+
+def test_no_readable_image_at_all_measures_nothing(photo_suite: Path, tmp_path: Path) -> None:
+    for k in (1, 3):
+        (tmp_path / f"{k}.jpg").write_bytes(b"no image")
+    (result,) = m2fbench.run(photo_suite, output=tmp_path / "runs", overrides=["on_error=skip"])
+    assert result.reason == "0 of 3 images"
+    assert np.isnan(result.value("AP"))
+
+
+def test_an_image_too_thin_for_the_protocol_is_named(photo_suite: Path, tmp_path: Path) -> None:
+    truth = json.loads((tmp_path / "truth.json").read_bytes())
+    truth["images"][0] |= {"height": 1, "width": 900}
+    truth["annotations"] = []
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    Image.new("RGB", (900, 1)).save(tmp_path / "1.jpg")
+    with pytest.raises(ImageError, match=r"1\.jpg: 900x1 pixels are too long and thin"):
+        m2fbench.run(photo_suite, output=tmp_path / "runs")
 
 
 def test_missing_images_are_found_before_the_run(photo_suite: Path, tmp_path: Path) -> None:
@@ -301,21 +361,31 @@ def test_real_photos_with_a_local_checkpoint(shared: Path, tmp_path: Path) -> No
         assert result.value(name) == pytest.approx(100 * expected, abs=1e-9), name
 
 
+@pytest.mark.full
 def test_two_runs_at_once_the_second_refuses(shapes_suite: Callable[..., Path], tmp_path: Path, cli: Any) -> None:
-    from m2fbench.store import RunDirectory
-
-    folder = tmp_path / "runs/test_shapes/tiny/default"
-    with RunDirectory(folder, {"of": "another run"}):
-        outcome = cli("run", shapes_suite(2), "--output", tmp_path / "runs")
-    assert outcome.returncode == 2
-    assert "another run is writing here" in outcome.stderr
-    assert "Traceback" not in outcome.stderr
+    suite, journal = shapes_suite(400), tmp_path / "runs/test_shapes/tiny/default/journal.jsonl"
+    command = [sys.executable, "-m", "m2fbench", "run", str(suite), "--output", str(tmp_path / "runs")]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while not _lines(journal) and first.poll() is None:
+            time.sleep(0.02)
+        for extra in ([], ["--fresh"]):
+            before = _lines(journal)
+            outcome = cli(*command[3:], *extra)
+            assert outcome.returncode == 2
+            assert "another run is writing here" in outcome.stderr
+            assert "Traceback" not in outcome.stderr
+            assert _lines(journal) >= before > 0
+        assert first.poll() is None, "the first run ended too soon to prove anything"
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
 
 
 @pytest.mark.slow
 def test_killed_ten_times_it_ends_with_the_same_numbers(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
     """kill -9 of the whole process group at random moments, wherever the run is then."""
-    suite = shapes_suite(60)
+    suite = shapes_suite(200)
     command = [sys.executable, "-m", "m2fbench", "run", str(suite), "--output", str(tmp_path / "killed"), "--device", "cpu"]
     journal = tmp_path / "killed/test_shapes/tiny/default/journal.jsonl"
     rng = random.Random(time.time_ns())
@@ -340,7 +410,7 @@ def test_killed_ten_times_it_ends_with_the_same_numbers(shapes_suite: Callable[.
     assert undisturbed.path is not None
     assert (journal.parent / "predictions.json").read_bytes() == (undisturbed.path.parent / "predictions.json").read_bytes()
     ids = [json.loads(line.split("\t")[0])["image_id"] for line in journal.read_text().splitlines()]
-    assert len(ids) == len(set(ids)) == 60, "no finished image was done twice"
+    assert len(ids) == len(set(ids)) == 200, "no finished image was done twice"
 
 
 def _lines(path: Path) -> int:

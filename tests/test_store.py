@@ -22,7 +22,7 @@ IDENTITY = {"a": 1, "b": {"c": "x"}}
 
 
 def record(image_id: Any, predictions: int = 1, error: str | None = None) -> ImageRecord:
-    return ImageRecord(image_id, 4, 5, predictions, {"forward": 0.5}, error)
+    return ImageRecord(image_id, 4, 5, predictions, "stamp", {"forward": 0.5}, error)
 
 
 def prediction(image_id: Any, score: float = 0.1) -> dict[str, Any]:

@@ -71,6 +71,11 @@ def test_a_good_suite_plans_rows_by_variants(write: Callable[[str], Path]) -> No
         ("title: Mine\n", "title: Mine\ntitle: Yours\n", "suite.yaml:3: title: given twice, first on line 2"),
         ("  - name: b\n", "  - name: b\n    name: c\n", "suite.yaml:15: checkpoints.1.name: given twice, first on line 14"),
         ("title: Mine\n", "", "suite.yaml:1: title: expected this key, got none"),
+        ("metrics: [coco_ap]", "metrics: [coco_ap, coco_ap]", "expected metrics of different names ('coco_ap' is there twice)"),
+        ("AP: 70.0", "AP: .nan", "suite.yaml:12: checkpoints.0.published.AP: expected a finite number"),
+        ("AP: 70.0", "APP: 70.0", "checkpoints.0.published.APP: expected a figure that the metrics give, got 'APP' (did you mean 'AP"),
+        ("variants:", "tolerance: {AP: -1.0}\nvariants:", "tolerance.AP: expected greater than or equal to 0, got -1.0"),
+        ("variants:\n  - {name: plain}\n  - {name: half, dtype: bfloat16}\n", "variants: []\n", "variants: expected at least one, got []"),
         ("metrics: [coco_ap]", "metrics: coco_ap", 'suite.yaml:8: metrics: expected a list, got "coco_ap"'),
         ("title: Mine", "title: [", "suite.yaml:4: not valid YAML"),
         ("title: Mine", "title: !!python/object/apply:os.system ['true']", "not valid YAML: could not determine a constructor"),
@@ -123,10 +128,14 @@ def test_overrides(write: Callable[[str], Path]) -> None:
     assert suite.variants[1].dtype == "float16"
     assert suite.on_error == "skip"
     assert suite.hash != load_suite(path).hash
+    assert suite.overrides == ("protocol.min_size=64", "variants.1.dtype=float16")
     for override, message in (
         ("protocol.min_size", "expected dotted.key=value"),
-        ("protocol.min_size=big", "expected a whole number"),
-        ("protcol.min_size=3", "unknown key (did you mean 'protocol'?)"),
+        ("protocol.min_size=big", "--set protocol.min_size: expected a whole number"),
+        ("protcol.min_size=3", "--set protcol: unknown key (did you mean 'protocol'?)"),
+        ("title=2001-99-99", "expected a value in YAML"),
+        ("title=!!timestamp x", "expected a value in YAML"),
+        ("title=" + "[" * 5000, "expected a value in YAML"),
         ("checkpoints.c.checkpoint=x", "expected a number under 2 or one of a, b"),
         ("title.x.y=3", "does not exist"),
         ("suite=[", "expected a value in YAML"),
@@ -134,6 +143,13 @@ def test_overrides(write: Callable[[str], Path]) -> None:
         with pytest.raises(SuiteError) as caught:
             load_suite(path, [override])
         assert message in str(caught.value), override
+
+
+def test_merged_keys(write: Callable[[str], Path]) -> None:
+    text = GOOD.replace("  - {name: plain}", "  - &plain {name: plain, attention: eager}").replace(
+        "{name: half, dtype", "{<<: *plain, name: half, dtype"
+    )
+    assert [v.attention for v in load_suite(write(text)).variants] == ["eager", "eager"]
 
 
 def test_environment_variables_in_paths(write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,51 +10,79 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from m2fbench.datasets.images import read_image
 from m2fbench.errors import DatasetError, ImageError
+from m2fbench.formats.rle import segmentation_problem
 from m2fbench.suite import datasets
-from m2fbench.types import Category, Example, JsonObject
+from m2fbench.types import Category, Example, ImageId, JsonObject, Size
 
 
 class CocoOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    annotations: str = Field(
-        "annotations/instances_val2017.json", description="Annotation file, inside the data folder or absolute."
-    )
-    images: str = Field("val2017", description="Folder of the images, inside the data folder or absolute.")
+    annotations: str = Field("annotations/instances_val2017.json", description="Annotation file, in the data folder or absolute.")
+    images: str = Field("val2017", description="Folder of the images, in the data folder or absolute.")
     exif_rotation: bool = Field(True, description="Turn images upright by their EXIF orientation, as the original code does.")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Image(_Record):
+    id: int | str
+    file_name: str
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+
+
+class _Category(_Record):
+    id: int
+    name: str
+
+
+class _Annotation(_Record):
+    id: int | str
+    image_id: int | str
+    category_id: int
+    segmentation: Any
+    iscrowd: Literal[0, 1] | None = None
+    area: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 @datasets.register("coco_instance")
 class CocoInstance:
-    """COCO-format instance annotations; examples by ascending image id, categories by ascending category id."""
+    """COCO-format instance annotations; examples by ascending image id, categories by ascending category id.
+
+    Everything is checked on opening, before any work: a damaged mask would otherwise be scored as another one. Annotations
+    without ``iscrowd`` are no crowds; without ``area``, theirs is the mask's.
+    """
 
     Options: ClassVar[type[BaseModel]] = CocoOptions
     tasks: ClassVar[tuple[str, ...]] = ("instance",)
     needs_data: ClassVar[str | None] = (
-        "download val2017.zip and annotations_trainval2017.zip from https://cocodataset.org/#download, unpack both into one folder, "
-        "and pass it with --data or M2FBENCH_DATA"
+        "download val2017.zip and annotations_trainval2017.zip from https://cocodataset.org/#download, unpack both into one "
+        "folder, and pass it with --data or M2FBENCH_DATA"
     )
     name = "coco_instance"
 
     def __init__(self, options: CocoOptions, data: Path | None) -> None:
         self._options = options
-        self._annotations, self._images = self._locate(options, data)
-        content, self._sha256 = _read_json(self._annotations)
-        where = str(self._annotations)
-        categories = sorted(_list(content, "categories", where, ("id", "name")), key=lambda c: c["id"])
-        self.categories = tuple(Category(str(c["name"]), True) for c in categories)
-        self.category_ids = tuple(int(c["id"]) for c in categories)
-        images = sorted(_list(content, "images", where, ("id", "file_name", "height", "width")), key=lambda i: i["id"])
-        self._paths = {i["id"]: self._images / _inside(str(i["file_name"]), where) for i in images}
-        self._examples = [Example(i["id"], (int(i["height"]), int(i["width"])), str(self._paths[i["id"]])) for i in images]
-        self._check_annotations(content, where)
+        self._file, folder = self._locate(options, data)
+        self._content, self._sha256 = _read_json(self._file)
+        images = sorted(_records(self._content, "images", _Image, self._file), key=_by_id)
+        categories = sorted(_records(self._content, "categories", _Category, self._file), key=_by_id)
+        self._annotations = _records(self._content, "annotations", _Annotation, self._file)
+        self.categories = tuple(Category(c.name, True) for c in categories)
+        self.category_ids = tuple(c.id for c in categories)
+        self._paths: dict[ImageId, Path] = {i.id: folder / _inside(i.file_name, self._file) for i in images}
+        self._examples = [Example(i.id, (i.height, i.width), str(self._paths[i.id])) for i in images]
+        self._check(images, categories)
 
     def _locate(self, options: CocoOptions, data: Path | None) -> tuple[Path, Path]:
         roots = [Path()] if data is None else [data, data / "coco"]
@@ -64,18 +92,19 @@ class CocoInstance:
         looked = " and ".join(str(root / options.annotations) for root in roots)
         raise DatasetError(f"dataset {self.name} is not here: looked for {looked}; {self.needs_data}")
 
-    def _check_annotations(self, content: dict[str, Any], where: str) -> None:
-        annotations = _list(content, "annotations", where, ("id", "image_id", "category_id", "segmentation"))
-        for kind, known, key in (("image", set(self._paths), "image_id"), ("category", set(self.category_ids), "category_id")):
-            for annotation in annotations:
-                if annotation[key] not in known:
-                    raise DatasetError(
-                        f"{where}: annotation {annotation['id']} names {kind} {annotation[key]}, which is not in the file"
-                    )
-        for kind, ids in (("images", len(self._examples)), ("categories", len(self.category_ids))):
-            distinct = len(self._paths) if kind == "images" else len(set(self.category_ids))
-            if ids != distinct:
-                raise DatasetError(f"{where}: expected {kind} of different ids, got {ids} {kind} with {distinct} ids")
+    def _check(self, images: Sequence[_Image], categories: Sequence[_Category]) -> None:
+        for kind, ids in (("images", [i.id for i in images]), ("categories", [c.id for c in categories])):
+            if len(set(ids)) != len(ids):
+                raise DatasetError(f"{self._file}: expected {kind} of different ids, got {len(ids)} with {len(set(ids))} ids")
+        sizes, known = {e.image_id: e.size for e in self._examples}, set(self.category_ids)
+        for number, annotation in enumerate(self._annotations):
+            where = f"{self._file}: annotations[{number}]"
+            if annotation.image_id not in sizes:
+                raise DatasetError(f"{where}: names image {annotation.image_id!r}, which is not in the file")
+            if annotation.category_id not in known:
+                raise DatasetError(f"{where}: names category {annotation.category_id}, which is not in the file")
+            if problem := segmentation_problem(annotation.segmentation, sizes[annotation.image_id]):
+                raise DatasetError(f"{where}: segmentation: {problem}")
 
     def examples(self) -> Sequence[Example]:
         return self._examples
@@ -90,27 +119,62 @@ class CocoInstance:
             )
         return image
 
+    def stamp(self, example: Example) -> str:
+        try:
+            status = self._paths[example.image_id].stat()
+        except OSError:
+            return "missing"
+        return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+
     def fingerprint(self) -> JsonObject:
         """Hash of the annotation file; and of name, size and modification time of every image."""
-        digest, missing = hashlib.sha256(), 0
-        for path in self._paths.values():
-            try:
-                status = path.stat()
-                digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-            except OSError:
-                missing += 1
-                digest.update(f"{path.name}\0missing\n".encode())
+        stamps = {example.image_id: self.stamp(example) for example in self._examples}
+        digest = hashlib.sha256()
+        for image_id, stamp in stamps.items():
+            digest.update(f"{self._paths[image_id].name}\0{stamp}\n".encode())
         return {
             "name": self.name,
             "annotations_sha256": self._sha256,
             "images_sha256": digest.hexdigest(),
-            "images": len(self._paths),
-            "missing_images": missing,
+            "images": len(stamps),
+            "missing_images": sum(stamp == "missing" for stamp in stamps.values()),
             "exif_rotation": self._options.exif_rotation,
         }
 
-    def coco_truth(self) -> Path:
-        return self._annotations
+    def coco_truth(self) -> Path | JsonObject:
+        """The file itself where evaluators read it as we do, else its content in the form they expect."""
+        ids = [a.id for a in self._annotations]
+        regular = len(set(ids)) == len(ids) and all(type(i) is int and i > 0 for i in ids)
+        whole = all(a.iscrowd is not None and a.area is not None for a in self._annotations)
+        plain = self._file.open("rb").read(3) != b"\xef\xbb\xbf" and isinstance(self._content.get("info", {}), dict)
+        return self._file if regular and whole and plain else self._regular()
+
+    def _regular(self) -> JsonObject:
+        sizes = {e.image_id: e.size for e in self._examples}
+        annotations = []
+        for number, a in enumerate(self._annotations, 1):
+            area = _area(a.segmentation, sizes[a.image_id]) if a.area is None else a.area
+            annotations.append({
+                "id": number, "image_id": a.image_id, "category_id": a.category_id, "segmentation": a.segmentation,
+                "iscrowd": a.iscrowd or 0, "area": area, "bbox": [0, 0, 1, 1],
+            })  # fmt: skip
+        return {
+            "images": [{"id": e.image_id, "file_name": e.source, "height": e.size[0], "width": e.size[1]} for e in self._examples],
+            "categories": [{"id": i, "name": c.name} for i, c in zip(self.category_ids, self.categories, strict=True)],
+            "annotations": annotations,
+        }
+
+
+def _by_id(record: Any) -> tuple[bool, Any]:
+    """Numbers before texts, each in their own order."""
+    return isinstance(record.id, str), record.id
+
+
+def _area(segmentation: Any, size: Size) -> int:
+    import hotcoco.mask
+
+    rles = hotcoco.mask.frPyObjects(segmentation, *size)
+    return int(hotcoco.mask.area(hotcoco.mask.merge(rles) if isinstance(rles, list) else rles))
 
 
 def _read_json(path: Path) -> tuple[dict[str, Any], str]:
@@ -119,33 +183,37 @@ def _read_json(path: Path) -> tuple[dict[str, Any], str]:
         document = json.loads(content)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        at = error.pos if isinstance(error, json.JSONDecodeError) else error.start
-        whole = "cut off: " if at >= len(content) - 1 or not content.rstrip().endswith(b"}") else ""
-        raise DatasetError(
-            f"{path}: {whole}not valid JSON from position {at} of {len(content)} on; download or copy the file again"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        where = f" from position {error.pos} of {len(content)} on" if isinstance(error, json.JSONDecodeError) else f" ({error})"
+        whole = "" if content.rstrip().endswith(b"}") else "cut off: "
+        raise DatasetError(f"{path}: {whole}not valid JSON{where}; download or copy the file again") from error
     if not isinstance(document, dict):
         raise DatasetError(f"{path}: expected COCO annotations (a JSON object), got a {type(document).__name__}")
     return document, hashlib.sha256(content).hexdigest()
 
 
-def _list(content: dict[str, Any], key: str, where: str, required: tuple[str, ...]) -> list[dict[str, Any]]:
+def _records(content: dict[str, Any], key: str, model: type[Any], file: Path) -> list[Any]:
+    """``content[key]`` as records of ``model``; the first that is none is named with its number and field."""
     items = content.get(key)
     if not isinstance(items, list):
-        raise DatasetError(
-            f"{where}: expected COCO annotations with a list '{key}', got {'none' if items is None else type(items).__name__}"
-        )
-    for number, item in enumerate(items):
-        for name in required:
-            if not isinstance(item, dict) or name not in item:
-                raise DatasetError(f"{where}: {key}[{number}]: expected the key '{name}', got none")
-    return items
+        got = "none" if items is None else type(items).__name__
+        raise DatasetError(f"{file}: expected COCO annotations with a list '{key}', got {got}")
+    try:
+        return TypeAdapter(list[model]).validate_python(items)  # type: ignore[valid-type]  # a type made here, for pydantic
+    except ValidationError as failure:
+        error = failure.errors()[0]
+        if len(error["loc"]) < 2:
+            raise DatasetError(f"{file}: {key}[{error['loc'][0]}]: expected an object, got {str(error['input'])[:40]!r}") from None
+        where = f"{file}: {key}[{error['loc'][0]}]"
+        if error["type"] == "missing":
+            raise DatasetError(f"{where}: expected the key '{error['loc'][1]}', got none") from None
+        expected = error["msg"].removeprefix("Input should be ")
+        raise DatasetError(f"{where}: {error['loc'][1]}: expected {expected}, got {str(error['input'])[:40]!r}") from None
 
 
-def _inside(file_name: str, where: str) -> PurePosixPath:
+def _inside(file_name: str, file: Path) -> PurePosixPath:
     """``file_name`` as a path that stays inside the image folder."""
     path = PurePosixPath(file_name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise DatasetError(f"{where}: image file name {file_name!r}: expected a path inside the image folder")
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in file_name:
+        raise DatasetError(f"{file}: image file name {file_name!r}: expected a path inside the image folder")
     return path

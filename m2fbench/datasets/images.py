@@ -26,7 +26,9 @@ def read_image(path: Path, *, exif_rotation: bool = True) -> NDArray[np.uint8]:
             return np.array(upright.convert("RGB"))
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image; the annotations name it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise whatever damaged bytes lead them to, struct.error and IndexError included
         raise ImageError(
             f"{path}: not a readable image ({error}); replace it, or set 'on_error: skip' to leave such images out"
         ) from error

@@ -67,6 +67,9 @@ class Shapes:
     def image(self, example: Example) -> NDArray[np.uint8]:
         return generate(self._seed, int(example.image_id) - 1).image
 
+    def stamp(self, example: Example) -> str:
+        return f"scenes {SCENES_VERSION}"
+
     def fingerprint(self) -> JsonObject:
         """Version, split and count; and hashes of the truth and of the first image, which show another platform's drift."""
         digest = hashlib.sha256()

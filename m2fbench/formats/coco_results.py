@@ -4,11 +4,13 @@ Convention: https://cocodataset.org/#format-results. No ``bbox`` is written: eva
 """
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from m2fbench.errors import PredictionsError
-from m2fbench.types import ImageId, InstanceSet, JsonObject
+from m2fbench.formats.rle import segmentation_problem
+from m2fbench.types import ImageId, InstanceSet, JsonObject, Size
 
 
 def to_results(image_id: ImageId, instances: InstanceSet, category_ids: Sequence[int]) -> list[JsonObject]:
@@ -19,8 +21,8 @@ def to_results(image_id: ImageId, instances: InstanceSet, category_ids: Sequence
     ]
 
 
-def read_results(path: Path, image_ids: set[ImageId], category_ids: set[int]) -> list[JsonObject]:
-    """A results file of anyone's making, checked entry by entry and without boxes.
+def read_results(path: Path, sizes: Mapping[ImageId, Size], category_ids: set[int]) -> list[JsonObject]:
+    """A results file of anyone's making, checked entry by entry and without boxes. sizes: (height, width) by image id.
 
     Raises PredictionsError naming the first entry that is not a prediction for this dataset.
     """
@@ -28,28 +30,29 @@ def read_results(path: Path, image_ids: set[ImageId], category_ids: set[int]) ->
         entries = json.loads(path.read_bytes())
     except OSError as error:
         raise PredictionsError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PredictionsError(f"{path}: not valid JSON ({error}); write it again") from error
     if not isinstance(entries, list):
         raise PredictionsError(f"{path}: expected a JSON list of COCO results, got a {type(entries).__name__}")
-    return [_checked(entry, f"{path}: entry {number}", image_ids, category_ids) for number, entry in enumerate(entries)]
+    return [_checked(entry, f"{path}: entry {number}", sizes, category_ids) for number, entry in enumerate(entries)]
 
 
-def _checked(entry: object, where: str, image_ids: set[ImageId], category_ids: set[int]) -> JsonObject:
+def _checked(entry: object, where: str, sizes: Mapping[ImageId, Size], category_ids: set[int]) -> JsonObject:
     if not isinstance(entry, dict):
         raise PredictionsError(f"{where}: expected an object, got a {type(entry).__name__}")
     for key in ("image_id", "category_id", "segmentation", "score"):
         if key not in entry:
             raise PredictionsError(f"{where}: expected the key '{key}', got {', '.join(entry) or 'none'}")
-    if entry["image_id"] not in image_ids:
+    image_id, category_id, score = entry["image_id"], entry["category_id"], entry["score"]
+    if type(image_id) not in (int, str) or image_id not in sizes:
+        raise PredictionsError(f"{where}: image {image_id!r} is not in the dataset; are these predictions for another one?")
+    if type(category_id) is not int or category_id not in category_ids:
         raise PredictionsError(
-            f"{where}: image {entry['image_id']!r} is not in the dataset; are these predictions for another one?"
-        )
-    if entry["category_id"] not in category_ids:
-        raise PredictionsError(
-            f"{where}: category {entry['category_id']!r} is not in the dataset (its ids run from {min(category_ids)} to "
+            f"{where}: category {category_id!r} is not in the dataset (its ids run from {min(category_ids)} to "
             f"{max(category_ids)}); were contiguous indices written for the dataset's own ids?"
         )
-    if isinstance(entry["score"], bool) or not isinstance(entry["score"], int | float):
-        raise PredictionsError(f"{where}: expected a number as score, got {entry['score']!r}")
-    return {key: entry[key] for key in ("image_id", "category_id", "segmentation", "score")}
+    if type(score) not in (int, float) or abs(score) > 1e300 or math.isnan(score):
+        raise PredictionsError(f"{where}: expected a finite number as score, got {str(score)[:40]!r}")
+    if problem := segmentation_problem(entry["segmentation"], sizes[image_id]):
+        raise PredictionsError(f"{where}: segmentation: {problem}")
+    return {"image_id": image_id, "category_id": category_id, "segmentation": entry["segmentation"], "score": float(score)}

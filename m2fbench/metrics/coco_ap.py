@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from m2fbench.errors import PredictionsError
 from m2fbench.suite import metrics
 from m2fbench.types import Dataset, ImageId, JsonObject, Measurement
 
@@ -45,9 +46,17 @@ class CocoAP:
         """Figures in percent. ``predictions``: COCO results; entries of images outside ``image_ids`` do not count."""
         import hotcoco
 
+        if not image_ids:  # the evaluator would take none for all
+            classes = len(dataset.categories)
+            nothing = {"precision": np.full((10, 101, classes, 4, 3), -1.0), "recall": np.full((10, classes, 4, 3), -1.0)}
+            return tuple(_measurements(nothing, dataset))
         with _integer_ids(dataset, predictions, image_ids) as (truth, results, ids):
-            known = hotcoco.COCO(truth if isinstance(truth, dict) else str(truth))
-            evaluation = hotcoco.COCOeval(known, known.load_res(str(results)), "segm")
+            try:
+                known = hotcoco.COCO(truth if isinstance(truth, dict) else str(truth))
+                found = known.load_res(str(results))
+            except ValueError as error:
+                raise PredictionsError(f"{predictions}: cannot be scored: {error}") from error
+            evaluation = hotcoco.COCOeval(known, found, "segm")
             evaluation.params.img_ids = list(ids.values())
             evaluation.evaluate()
             evaluation.accumulate()
@@ -61,20 +70,24 @@ class CocoAP:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
+        if not image_ids:
+            return math.inf if any(m.measured for m in measurements) else 0.0
         with _integer_ids(dataset, predictions, image_ids) as (truth, results, ids), contextlib.redirect_stdout(io.StringIO()):
             known = COCO()
             known.dataset = truth if isinstance(truth, dict) else json.loads(truth.read_bytes())
             known.createIndex()
             found = json.loads(results.read_bytes())
-            official: dict[str, Any] | None = None
-            if found:  # pycocotools' loadRes takes no empty list
-                evaluation = COCOeval(known, known.loadRes(found), "segm")
-                evaluation.params.imgIds = list(ids.values())
-                evaluation.evaluate()
-                evaluation.accumulate()
-                official = evaluation.eval
-        if official is None:
-            return max((abs(m.value) for m in measurements if m.measured), default=0.0)
+            if found:
+                predicted = known.loadRes(found)
+            else:  # pycocotools' loadRes takes no empty list
+                predicted = COCO()
+                predicted.dataset = {**known.dataset, "annotations": []}
+                predicted.createIndex()
+            evaluation = COCOeval(known, predicted, "segm")
+            evaluation.params.imgIds = list(ids.values())
+            evaluation.evaluate()
+            evaluation.accumulate()
+            official: dict[str, Any] = evaluation.eval
         return max(
             _difference(ours.value, theirs.value)
             for ours, theirs in zip(measurements, _measurements(official, dataset), strict=True)

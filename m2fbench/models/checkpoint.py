@@ -36,12 +36,6 @@ class Checkpoint:
     backbone: str
     weight_files: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        """A short name for folders and tables."""
-        last = self.reference.split("@")[0].rstrip("/").split("/")[-1].split(":")[-1]
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "checkpoint"
-
 
 def bundled_folder() -> Path:
     return Path(__file__).parent.parent / "assets"
@@ -56,26 +50,29 @@ def resolve(reference: str) -> Checkpoint:
     folder, revision = _locate(reference)
     config = _read_config(folder, reference)
     files = _weight_files(folder, reference)
-    labels = config.get("id2label") or {}
-    if not labels:  # transformers leaves the default names out
-        labels = {str(i): f"LABEL_{i}" for i in range(int(config.get("num_labels", 2)))}
     try:
-        ordered = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    except (TypeError, ValueError):
-        raise CheckpointError(
-            f"{reference}: config.json: expected id2label to name classes by number, got {str(labels)[:60]}"
-        ) from None
-    backbone = config.get("backbone_config") or {}
+        labels, queries = _labels(config), int(config.get("num_queries", 100))
+        backbone = str((config.get("backbone_config") or {}).get("model_type", "swin"))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{reference}: config.json is not a Mask2Former's ({error}); copy or download it again") from None
     return Checkpoint(
         reference=reference,
         folder=folder,
         revision=revision,
         sha256=_content_hash(folder, ("config.json", *files)),
-        labels=ordered,
-        queries=int(config.get("num_queries", 100)),
-        backbone=str(backbone.get("model_type", "swin")),
+        labels=labels,
+        queries=queries,
+        backbone=backbone,
         weight_files=files,
     )
+
+
+def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+    """Class names in order; transformers leaves its default ones out. Raises ValueError where numbers are missing."""
+    labels = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(int(config.get("num_labels", 2)))}
+    if sorted(map(int, labels)) != list(range(len(labels))):
+        raise ValueError(f"expected id2label to name classes 0 to {len(labels) - 1}, got {str(labels)[:60]}")
+    return tuple(str(labels[key]) for key in sorted(labels, key=int))
 
 
 def _locate(reference: str) -> tuple[Path, str | None]:

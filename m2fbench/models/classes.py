@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,14 @@ def _aliases() -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """Letters and digits only, of any script, in one case."""
+    return "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
+
+
+def _comparable(names: Sequence[str]) -> Callable[[str], str]:
+    """What to compare names by: their plain form, or themselves where that would take two for one ("C" and "C++")."""
+    plain = [_plain(name) for name in names]
+    return _plain if "" not in plain and len(set(plain)) == len(plain) else str
 
 
 def match_classes(labels: Sequence[str], categories: Sequence[Category]) -> ClassMap:
@@ -45,16 +53,23 @@ def match_classes(labels: Sequence[str], categories: Sequence[Category]) -> Clas
     Everything else raises ClassesError saying what differs: a wrong match would silently measure nonsense.
     """
     aliases = _aliases()
-    names = [_plain(c.name) for c in categories]
-    plain = [_plain(label) for label in labels]
-    folded = [name if name in names else aliases.get(name, name) for name in plain]
+    key = _comparable([c.name for c in categories])
+    names = [key(c.name) for c in categories]
+    folded = [name if name in names else aliases.get(name, name) for name in map(key, labels)]
     targets = {name: index for index, name in enumerate(names)}
     found = [targets.get(name, -1) for name in folded]
     matched = [index for index in found if index >= 0]
     if len(set(matched)) == len(names) and len(matched) == len(names):
         moved = len(found) == len(names) and found != sorted(found)
-        note = ("the checkpoint lists the dataset's classes in another order; they were matched by name",) if moved else ()
-        return ClassMap(tuple(found), len(found) > len(names), note)
+        extra = [label for label, index in zip(labels, found, strict=True) if index < 0]
+        notes = []
+        if moved:
+            notes.append("the checkpoint lists the dataset's classes in another order; they were matched by name")
+        if extra:
+            notes.append(
+                f"scored on the dataset's classes only, as a panoptic checkpoint on its things; the others are {_some(extra)}"
+            )
+        return ClassMap(tuple(found), bool(extra), tuple(notes))
     return _by_position(labels, categories, found)
 
 

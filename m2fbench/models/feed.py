@@ -45,7 +45,8 @@ class _Prepared(Dataset[Fed]):
         try:
             data: ModelInput | ImageError = self._prepare(self._image(self._examples[index]))
         except ImageError as error:  # as a value: crossing processes, an exception would lose its kind
-            data = error
+            source = self._examples[index].source
+            data = error if source in str(error) else ImageError(f"{source}: {error}")
         return Fed(self._examples[index], data, time.perf_counter() - started)
 
 

@@ -103,7 +103,13 @@ def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel
 
     @torch.inference_mode()
     def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        output = model(pixel_values=pixels.to(target, dtype, non_blocking=True))
+        try:
+            output = model(pixel_values=pixels.to(target, dtype, non_blocking=True))
+        except torch.OutOfMemoryError as error:
+            size = f"{pixels.shape[3]}x{pixels.shape[2]}"
+            raise DeviceError(
+                f"the device has too little memory for an image of {size} pixels; free some, or use --device cpu"
+            ) from error
         return output.class_queries_logits[0].float(), output.masks_queries_logits[0].float()
 
     return LoadedModel(
@@ -138,6 +144,8 @@ def _refuse_partial(reference: str, report: dict[str, Any]) -> None:
 
 def choose_device(wanted: str) -> str:
     """ "cpu" or "cuda" for "auto", "cpu" or "cuda"; raises DeviceError where there is no such device."""
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"device: expected auto, cpu or cuda, got '{wanted}'; CUDA_VISIBLE_DEVICES picks one of several")
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise DeviceError(

@@ -2,7 +2,7 @@
 
 Convention: detectron2's ``ResizeShortestEdge`` (PIL bilinear on uint8, sizes rounded with ``int(x + 0.5)``) followed by
 Mask2Former's own normalisation and zero-padding (``ImageList.from_tensors`` with ``size_divisibility=32``). What a plain
-transformers processor does instead is described in :mod:`m2fbench.models.hf_protocols`.
+transformers processor does instead is described in :mod:`m2fbench.models.protocols`.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from m2fbench.errors import ImageError
 from m2fbench.types import Size
 
 PIXEL_MEAN = (123.675, 116.280, 103.530)  # ImageNet, RGB, on 0..255
@@ -78,5 +79,7 @@ def preprocess(image: NDArray[np.uint8], shortest: int, longest: int) -> ModelIn
     """The paper's test-time input for ``image`` uint8 [H, W, 3], RGB."""
     original: Size = (image.shape[0], image.shape[1])
     resized = resized_size(original, shortest, longest)
+    if min(resized) < 1:
+        raise ImageError(f"{original[1]}x{original[0]} pixels are too long and thin for {shortest}/{longest}: a side would vanish")
     padded = padded_size(resized)
     return ModelInput(normalise(resize(image, resized), padded), Geometry(original, resized, padded))

@@ -5,6 +5,7 @@ processor: with every default (detections under 0.5 dropped, a flat map in which
 the best of its own options (threshold 0, binary maps). They are here to show what the plain path costs.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,12 @@ def _huggingface(section: ProtocolSection, folder: Path, classes: ClassMap, *, b
     from transformers import AutoImageProcessor
 
     try:
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        processor.post_process_instance_segmentation  # noqa: B018  (other models' processors have none)
+        settings = json.loads(processor.to_json_string())
+    except Exception as error:  # transformers raises whatever a damaged file leads it to
         raise CheckpointError(
-            f"{folder}: protocol {section.name} needs the checkpoint's preprocessor_config.json, which is not there or not readable; "
+            f"{folder}: protocol {section.name} needs the checkpoint's preprocessor_config.json, which is not there or not a Mask2Former's; "
             f"use the protocol 'paper', or add the file"
         ) from error
     options: dict[str, Any] = {"threshold": 0.0, "return_binary_maps": True} if best else {}
@@ -79,7 +82,6 @@ def _huggingface(section: ProtocolSection, folder: Path, classes: ClassMap, *, b
         segments = [(number, s) for number, s in enumerate(found["segments_info"]) if s["label_id"] in kept]
         return _from_segments(found["segmentation"], segments, geometry.original, binary=best)
 
-    settings = {k: v for k, v in processor.to_dict().items() if isinstance(v, str | int | float | bool | list | dict)}
     description = {"name": section.name, "version": PROTOCOL_VERSION, "processor": type(processor).__name__, "settings": settings}
     return Protocol(_ProcessorInput(processor), instances, description)
 

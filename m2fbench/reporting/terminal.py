@@ -98,8 +98,8 @@ def results_table(results: Sequence[RunResult]) -> Table:
             table.add_row("", "", Text(f"partial, not comparable ({result.reason})", style="yellow"))
         elif result.status == "unavailable":
             table.add_row("", "", Text(str(result.reason), style="yellow"))
-        elif result.published and not any(c.comparable for c in result.comparisons):
-            table.add_row("", "", Text(f"another protocol ({result.variant['protocol']}), not comparable", style="yellow"))
+        elif result.published and result.reason:
+            table.add_row("", "", Text(f"not comparable ({result.reason})", style="yellow"))
         table.add_section()
     return table
 
