@@ -138,11 +138,11 @@ def _show(console: Console, results: list, per_class: bool) -> None:  # type: ig
 
     console.print()
     console.print(results_table(results))
+    for warning in dict.fromkeys(f"{r.row}: {w}" for r in results for w in r.warnings):
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     for result in results:
         if per_class and result.measurements:
             console.print(class_table(result))
-        for warning in result.warnings:
-            console.print(Text(f"warning: {result.row}: {warning}", style="yellow"), soft_wrap=True)
         for verdict in (result.verified or {}).items():
             console.print(
                 f"{result.row}: {verdict[0]} verified by the official evaluator, largest difference {verdict[1]['largest_difference']:.1e}"
@@ -256,6 +256,9 @@ def _status() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # click's, of whichever package typer takes it from
+            typer.echo(str(error), err=True)
+            return USER_ERROR
         if hasattr(error, "format_message"):  # the command line itself is wrong
             return _say(error.format_message(), "error: ", USER_ERROR)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):

@@ -102,7 +102,11 @@ def test_public_api() -> None:
         (["run", "shapes_instance", "--only", "none"], "--only none: expected one of shapes-tiny"),
         (["run", "shapes_instance", "--device", "cuda"], "torch sees no CUDA device"),
         (["validate", "/nowhere.yaml"], "/nowhere.yaml: no such file"),
-        (["score", "shapes_instance", "--predictions", "/nowhere.json"], "/nowhere.json: cannot be read"),
+        (["score", "shapes_instance", "--set", "dataset.count=2", "--predictions", "/nowhere.json"], "/nowhere.json: cannot be read"),
+        (["run", "shapes_instance", "--limit", "0"], "--limit"),
+        (["run"], "Missing argument 'suite'"),
+        (["walk"], "No such command 'walk'"),
+        (["run", "shapes_instance", "--lmit", "3"], "No such option"),
     ],
 )  # fmt: skip
 def test_what_the_user_can_mend_is_one_line_and_status_2(arguments: list[str], message: str, cli: Any, tmp_path: Path) -> None:
@@ -163,6 +167,14 @@ def test_a_failed_verification_is_status_70(
     with pytest.raises(SystemExit) as stop:
         module.main()
     assert stop.value.code == 70
+
+
+@pytest.mark.full
+def test_a_reader_that_goes_away_does_not_end_the_run(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
+    command = f"{sys.executable} -m m2fbench run {shapes_suite(2)} --output {tmp_path}/runs | true; echo ${{PIPESTATUS[0]}}"
+    outcome = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert outcome.stdout.strip() == "0", outcome.stderr
+    assert list((tmp_path / "runs").rglob("result.json"))
 
 
 @pytest.mark.full
