@@ -81,27 +81,37 @@ class RunDisplay:
 
 
 def results_table(results: Sequence[RunResult]) -> Table:
-    """Measured beside published values with the difference, one block of lines a run."""
+    """Measured beside published values with the difference, one block of lines a run; further variants against the first."""
     figures = [name for name in HEADLINE if any(not math.isnan(r.value(name)) or _published(r, name) is not None for r in results)]
     title = results[0].suite["title"] if results else ""
     table = Table("checkpoint", "variant", "", title=title, title_justify="left")
     for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
+    first: dict[str, RunResult] = {}
     for result in results:
-        state = "measured" if result.status != "unavailable" else "not measured"
-        table.add_row(result.row, result.variant["name"], state, *(_cell(result.value(name)) for name in figures))
-        if result.published:
-            table.add_row("", "", "published", *(_cell(_published(result, name)) for name in figures), style="dim")
-        if any(c.comparable for c in result.comparisons):
-            table.add_row("", "", "difference", *(_difference(result, name) for name in figures))
-        if result.status == "partial":
-            table.add_row("", "", Text(f"partial, not comparable ({result.reason})", style="yellow"))
-        elif result.status == "unavailable":
-            table.add_row("", "", Text(str(result.reason), style="yellow"))
-        elif result.published and result.reason:
-            table.add_row("", "", Text(f"not comparable ({result.reason})", style="yellow"))
+        reference = first.setdefault(result.row, result)
+        _add_run(table, result, None if reference is result else reference, figures)
         table.add_section()
     return table
+
+
+def _add_run(table: Table, result: RunResult, reference: RunResult | None, figures: Sequence[str]) -> None:
+    """The lines of one run; ``reference``: the same row under the suite's first variant, None for that one itself."""
+    state = "measured" if result.status != "unavailable" else "not measured"
+    table.add_row(result.row, result.variant["name"], state, *(_cell(result.value(name)) for name in figures))
+    if reference is not None:
+        gaps = (result.value(name) - reference.value(name) for name in figures)
+        table.add_row("", "", f"against {reference.variant['name']}", *(_signed(gap) for gap in gaps))
+    elif result.published:
+        table.add_row("", "", "published", *(_cell(_published(result, name)) for name in figures), style="dim")
+    if reference is None and any(c.comparable for c in result.comparisons):
+        table.add_row("", "", "difference", *(_difference(result, name) for name in figures))
+    if result.status == "partial":
+        table.add_row("", "", Text(f"partial, not comparable ({result.reason})", style="yellow"))
+    elif result.status == "unavailable":
+        table.add_row("", "", Text(str(result.reason), style="yellow"))
+    elif result.published and result.reason and reference is None:
+        table.add_row("", "", Text(f"not comparable ({result.reason})", style="yellow"))
 
 
 def class_table(result: RunResult) -> Table:
@@ -124,11 +134,15 @@ def _cell(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
+def _signed(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:+.2f}"
+
+
 def _difference(result: RunResult, name: str) -> Text:
     for c in result.comparisons:
         if c.metric == name and c.comparable and not math.isnan(c.difference):
             style = {True: "green", False: "bold red", None: ""}[c.within]
-            return Text(f"{c.difference:+.2f}" + (" ✗" if c.within is False else ""), style=style)
+            return Text(_signed(c.difference) + (" ✗" if c.within is False else ""), style=style)
     return Text("")
 
 
