@@ -76,6 +76,7 @@ def run(
         raise SuiteError(f"limit: expected at least 1 image, got {limit}")
     specs = plan(loaded_suite, checkpoints, only)
     dataset = open_dataset(loaded_suite, data)
+    dataset.check()
     from m2fbench.models.load import choose_device, load  # only now: what is wrong so far is said at once, torch takes seconds
 
     session = _Session(

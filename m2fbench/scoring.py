@@ -81,8 +81,10 @@ def score(
     row, variant, reason = path.name, "scored from a file", None
     published: tuple[Published, ...] = ()
     if path.is_dir():
-        examples = _finished(path, dataset, examples)
+        examples = _finished(path, dataset, examples)  # over annotations that the run has checked
         row, variant, published, reason = _origin(path)
+    else:
+        dataset.check()
     if not examples:
         raise PredictionsError(f"{path}: no finished image of this dataset; finish the run first")
     scored = [e.image_id for e in examples]

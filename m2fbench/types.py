@@ -117,6 +117,11 @@ class Dataset(Protocol):
         """uint8 [height, width, 3], RGB, upright. Raises ImageError."""
         ...
 
+    def check(self) -> None:
+        """Look at every annotation, which opening does not; raises DatasetError. Called before anything is predicted or scored
+        over data that no run has checked yet."""
+        ...
+
     def stamp(self, example: Example) -> str:
         """What tells this state of one image from another, cheaply: a file's size and modification time, say."""
         ...

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from m2fbench.datasets.coco_instance import CocoInstance, CocoOptions
 from m2fbench.errors import PredictionsError
 from m2fbench.formats.coco_results import read_results
-from m2fbench.formats.rle import run_lengths, segmentation_problem
+from m2fbench.formats.rle import decode_counts, segmentation_problems
 from m2fbench.metrics.coco_ap import CocoAP
 from m2fbench.types import Measurement
 
@@ -282,13 +282,28 @@ def test_damaged_masks_are_refused_not_scored_as_others(segmentation: Any, messa
         read_results(path, {3: (4, 5)}, {2})
 
 
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 10**9), st.floats(0, 1))
-def test_run_lengths_are_those_of_the_official_tool(height: int, width: int, seed: int, share: float) -> None:
-    mask = np.random.default_rng(seed).random((height, width)) < share
-    rle = rle_of(mask)
-    runs = np.repeat(np.arange(len(run_lengths(rle["counts"]))) % 2, run_lengths(rle["counts"]))
-    np.testing.assert_array_equal(runs.reshape(width, height).T, mask)
-    assert segmentation_problem(rle, (height, width)) is None
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60), st.floats(0, 1)), min_size=1, max_size=6), st.integers(0, 10**9))
+def test_run_lengths_are_those_of_the_official_tool(shapes: list[tuple[int, int, float]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = [rng.random((height, width)) < share for height, width, share in shapes]
+    rles = [rle_of(mask) for mask in masks]
+    lengths, per_mask, broken = decode_counts([rle["counts"] for rle in rles])
+    assert not broken.any()
+    for mask, runs in zip(masks, np.split(lengths, np.cumsum(per_mask)[:-1]), strict=True):
+        flat = np.repeat(np.arange(len(runs)) % 2, runs)
+        np.testing.assert_array_equal(flat.reshape(mask.shape[::-1]).T, mask)
+    assert list(segmentation_problems((rle, mask.shape) for rle, mask in zip(rles, masks, strict=True))) == [None] * len(masks)
+
+
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=5), st.integers(0, 5))
+def test_any_text_is_a_mask_or_a_problem(texts: list[str], place: int) -> None:
+    """One bad encoding spoils neither its neighbours nor the check."""
+    good = rle_of(np.eye(4, 5, dtype=bool))
+    masks: list[Any] = [{"size": [4, 5], "counts": text} for text in texts]
+    masks.insert(min(place, len(masks)), good)
+    problems = list(segmentation_problems((m, (4, 5)) for m in masks))
+    assert len(problems) == len(masks)
+    assert problems[masks.index(good)] is None
 
 
 def test_boxes_in_foreign_results_are_dropped(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (json.dumps(GOOD)[: len(json.dumps(GOOD)) // 2], "cut off: not valid JSON from position"),
+        (json.dumps(GOOD)[: len(json.dumps(GOOD)) // 2], "cut off: not valid JSON .EOF"),
         ("", "not valid JSON"),
         ("[1]", "expected COCO annotations"),
         ({"images": []}, "expected COCO annotations with a list 'categories', got none"),
@@ -166,7 +166,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 )
 def test_annotations_that_are_wrong(content: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=message) as caught:
-        open_coco(tmp_path, content)
+        open_coco(tmp_path, content).check()
     assert "truth.json" in str(caught.value)
 
 

@@ -415,3 +415,12 @@ def test_killed_ten_times_it_ends_with_the_same_numbers(shapes_suite: Callable[.
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_damaged_truth_is_found_before_the_run(photo_suite: Path, tmp_path: Path) -> None:
+    truth = json.loads((tmp_path / "truth.json").read_bytes())
+    truth["annotations"][1]["segmentation"] = {"size": [90, 120], "counts": "12"}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(DatasetError, match=r"annotations\[1\]: segmentation: "):
+        m2fbench.run(photo_suite, output=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

@@ -7,20 +7,24 @@ DATA is ``--data`` or ``$M2FBENCH_DATA``, or its subfolder ``coco`` where that i
 """
 
 import hashlib
-import json
+import os
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from m2fbench.datasets.images import read_image
 from m2fbench.errors import DatasetError, ImageError
-from m2fbench.formats.rle import segmentation_problem
+from m2fbench.formats.collecting import paused_collector
+from m2fbench.formats.rle import segmentation_problems
 from m2fbench.suite import datasets
 from m2fbench.types import Category, Example, ImageId, JsonObject, Size
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class CocoOptions(BaseModel):
@@ -59,8 +63,8 @@ class _Annotation(_Record):
 class CocoInstance:
     """COCO-format instance annotations; examples by ascending image id, categories by ascending category id.
 
-    Everything is checked on opening, before any work: a damaged mask would otherwise be scored as another one. Annotations
-    without ``iscrowd`` are no crowds; without ``area``, theirs is the mask's.
+    Records are checked on opening, masks by ``check``. Annotations without ``iscrowd`` are no crowds; without ``area``, theirs is
+    the mask's.
     """
 
     Options: ClassVar[type[BaseModel]] = CocoOptions
@@ -74,14 +78,15 @@ class CocoInstance:
     def __init__(self, options: CocoOptions, data: Path | None) -> None:
         self._options = options
         self._file, folder = self._locate(options, data)
-        self._content, self._sha256 = _read_json(self._file)
-        images = sorted(_records(self._content, "images", _Image, self._file), key=_by_id)
-        categories = sorted(_records(self._content, "categories", _Category, self._file), key=_by_id)
-        self._annotations = _records(self._content, "annotations", _Annotation, self._file)
+        with paused_collector():
+            self._content, self._sha256 = _read_json(self._file)
+            images = sorted(_records(self._content, "images", _Image, self._file), key=_by_id)
+            categories = sorted(_records(self._content, "categories", _Category, self._file), key=_by_id)
+            self._annotations = _records(self._content, "annotations", _Annotation, self._file)
         self.categories = tuple(Category(c.name, True) for c in categories)
         self.category_ids = tuple(c.id for c in categories)
-        self._paths: dict[ImageId, Path] = {i.id: folder / _inside(i.file_name, self._file) for i in images}
-        self._examples = [Example(i.id, (i.height, i.width), str(self._paths[i.id])) for i in images]
+        self._paths: dict[ImageId, str] = {i.id: os.path.join(folder, _inside(i.file_name, self._file)) for i in images}  # noqa: PTH118
+        self._examples = [Example(i.id, (i.height, i.width), self._paths[i.id]) for i in images]
         self._check(images, categories)
 
     def _locate(self, options: CocoOptions, data: Path | None) -> tuple[Path, Path]:
@@ -96,21 +101,27 @@ class CocoInstance:
         for kind, ids in (("images", [i.id for i in images]), ("categories", [c.id for c in categories])):
             if len(set(ids)) != len(ids):
                 raise DatasetError(f"{self._file}: expected {kind} of different ids, got {len(ids)} with {len(set(ids))} ids")
-        sizes, known = {e.image_id: e.size for e in self._examples}, set(self.category_ids)
+        known = set(self.category_ids)
         for number, annotation in enumerate(self._annotations):
             where = f"{self._file}: annotations[{number}]"
-            if annotation.image_id not in sizes:
+            if annotation.image_id not in self._paths:
                 raise DatasetError(f"{where}: names image {annotation.image_id!r}, which is not in the file")
             if annotation.category_id not in known:
                 raise DatasetError(f"{where}: names category {annotation.category_id}, which is not in the file")
-            if problem := segmentation_problem(annotation.segmentation, sizes[annotation.image_id]):
-                raise DatasetError(f"{where}: segmentation: {problem}")
+
+    def check(self) -> None:
+        """Every mask, RLE or polygons, against its image's size: evaluators take a damaged one for another and say nothing."""
+        sizes = {e.image_id: e.size for e in self._examples}
+        problems = segmentation_problems((a.segmentation, sizes[a.image_id]) for a in self._annotations)
+        for number, problem in enumerate(problems):
+            if problem:
+                raise DatasetError(f"{self._file}: annotations[{number}]: segmentation: {problem}")
 
     def examples(self) -> Sequence[Example]:
         return self._examples
 
     def image(self, example: Example) -> NDArray[np.uint8]:
-        image = read_image(self._paths[example.image_id], exif_rotation=self._options.exif_rotation)
+        image = read_image(Path(self._paths[example.image_id]), exif_rotation=self._options.exif_rotation)
         if image.shape[:2] != example.size:
             raise ImageError(
                 f"{example.source}: expected {example.size[1]}x{example.size[0]} pixels as in the annotations, got "
@@ -121,7 +132,7 @@ class CocoInstance:
 
     def stamp(self, example: Example) -> str:
         try:
-            status = self._paths[example.image_id].stat()
+            status = os.stat(self._paths[example.image_id])  # noqa: PTH116
         except OSError:
             return "missing"
         return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
@@ -131,7 +142,7 @@ class CocoInstance:
         stamps = {example.image_id: self.stamp(example) for example in self._examples}
         digest = hashlib.sha256()
         for image_id, stamp in stamps.items():
-            digest.update(f"{self._paths[image_id].name}\0{stamp}\n".encode())
+            digest.update(f"{Path(self._paths[image_id]).name}\0{stamp}\n".encode())
         return {
             "name": self.name,
             "annotations_sha256": self._sha256,
@@ -146,7 +157,7 @@ class CocoInstance:
         ids = [a.id for a in self._annotations]
         regular = len(set(ids)) == len(ids) and all(type(i) is int and i > 0 for i in ids)
         whole = all(a.iscrowd is not None and a.area is not None for a in self._annotations)
-        plain = self._file.open("rb").read(3) != b"\xef\xbb\xbf" and isinstance(self._content.get("info", {}), dict)
+        plain = self._file.open("rb").read(3) != BYTE_ORDER_MARK and isinstance(self._content.get("info", {}), dict)
         return self._file if regular and whole and plain else self._regular()
 
     def _regular(self) -> JsonObject:
@@ -180,13 +191,12 @@ def _area(segmentation: Any, size: Size) -> int:
 def _read_json(path: Path) -> tuple[dict[str, Any], str]:
     try:
         content = path.read_bytes()
-        document = json.loads(content)
+        document = from_json(content.removeprefix(BYTE_ORDER_MARK))
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        where = f" from position {error.pos} of {len(content)} on" if isinstance(error, json.JSONDecodeError) else f" ({error})"
+    except ValueError as error:
         whole = "" if content.rstrip().endswith(b"}") else "cut off: "
-        raise DatasetError(f"{path}: {whole}not valid JSON{where}; download or copy the file again") from error
+        raise DatasetError(f"{path}: {whole}not valid JSON ({error}); download or copy the file again") from error
     if not isinstance(document, dict):
         raise DatasetError(f"{path}: expected COCO annotations (a JSON object), got a {type(document).__name__}")
     return document, hashlib.sha256(content).hexdigest()
@@ -211,9 +221,9 @@ def _records(content: dict[str, Any], key: str, model: type[Any], file: Path) ->
         raise DatasetError(f"{where}: {error['loc'][1]}: expected {expected}, got {str(error['input'])[:40]!r}") from None
 
 
-def _inside(file_name: str, file: Path) -> PurePosixPath:
-    """``file_name`` as a path that stays inside the image folder."""
-    path = PurePosixPath(file_name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in file_name:
+def _inside(file_name: str, file: Path) -> str:
+    """``file_name`` as a relative path that stays inside the image folder; plain texts, for there can be a hundred thousand."""
+    path = file_name.replace("\\", "/")
+    if not path.strip("./") or path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise DatasetError(f"{file}: image file name {file_name!r}: expected a path inside the image folder")
     return path

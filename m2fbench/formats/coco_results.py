@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from m2fbench.errors import PredictionsError
-from m2fbench.formats.rle import segmentation_problem
+from m2fbench.formats.collecting import paused_collector
+from m2fbench.formats.rle import segmentation_problems
 from m2fbench.types import ImageId, InstanceSet, JsonObject, Size
 
 
@@ -26,6 +27,11 @@ def read_results(path: Path, sizes: Mapping[ImageId, Size], category_ids: set[in
 
     Raises PredictionsError naming the first entry that is not a prediction for this dataset.
     """
+    with paused_collector():
+        return _read(path, sizes, category_ids)
+
+
+def _read(path: Path, sizes: Mapping[ImageId, Size], category_ids: set[int]) -> list[JsonObject]:
     try:
         entries = json.loads(path.read_bytes())
     except OSError as error:
@@ -34,7 +40,12 @@ def read_results(path: Path, sizes: Mapping[ImageId, Size], category_ids: set[in
         raise PredictionsError(f"{path}: not valid JSON ({error}); write it again") from error
     if not isinstance(entries, list):
         raise PredictionsError(f"{path}: expected a JSON list of COCO results, got a {type(entries).__name__}")
-    return [_checked(entry, f"{path}: entry {number}", sizes, category_ids) for number, entry in enumerate(entries)]
+    results = [_checked(entry, f"{path}: entry {number}", sizes, category_ids) for number, entry in enumerate(entries)]
+    problems = segmentation_problems((r["segmentation"], sizes[r["image_id"]]) for r in results)
+    for number, problem in enumerate(problems):
+        if problem:
+            raise PredictionsError(f"{path}: entry {number}: segmentation: {problem}")
+    return results
 
 
 def _checked(entry: object, where: str, sizes: Mapping[ImageId, Size], category_ids: set[int]) -> JsonObject:
@@ -53,6 +64,4 @@ def _checked(entry: object, where: str, sizes: Mapping[ImageId, Size], category_
         )
     if type(score) not in (int, float) or abs(score) > 1e300 or math.isnan(score):
         raise PredictionsError(f"{where}: expected a finite number as score, got {str(score)[:40]!r}")
-    if problem := segmentation_problem(entry["segmentation"], sizes[image_id]):
-        raise PredictionsError(f"{where}: segmentation: {problem}")
     return {"image_id": image_id, "category_id": category_id, "segmentation": entry["segmentation"], "score": float(score)}

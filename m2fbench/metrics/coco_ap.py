@@ -98,23 +98,34 @@ metrics.register(CocoAP.name)(CocoAP())
 
 
 def _measurements(arrays: Mapping[str, Any], dataset: Dataset) -> list[Measurement]:
-    """From the evaluator's precision [T, R, K, A, M] and recall [T, K, A, M], -1 where undefined."""
-    found = [_figure(name, arrays, None, None) for name in _FIGURES]
-    for index, category in enumerate(dataset.categories):
-        found += [_figure(name, arrays, index, category.name) for name in _PER_CLASS]
+    """From the evaluator's precision [T, R, K, A, M] and recall [T, K, A, M], -1 where undefined: over all, then each class."""
+    means = {name: _means(values) for name, values in _parts(arrays)}
+    found = [Measurement(name, overall, subset=_SUBSET.get(name[-1])) for name, (overall, _) in means.items()]
+    for name in _PER_CLASS:
+        for value, category in zip(means[name][1], dataset.categories, strict=True):
+            found.append(Measurement(name, value, category=category.name, subset=_SUBSET.get(name[-1])))
     return found
 
 
-def _figure(name: str, arrays: Mapping[str, Any], index: int | None, category: str | None) -> Measurement:
-    kind, threshold, area, detections = _FIGURES[name]
-    values: NDArray[np.float64] = np.asarray(arrays[kind])[..., area, detections]
-    if threshold is not None:
-        values = values[threshold : threshold + 1]
-    if index is not None:
-        values = values[..., index]
-    defined = values[values > -1]
-    value = 100 * float(defined.mean()) if defined.size else math.nan
-    return Measurement(name, value, category=category, subset=_SUBSET.get(name[-1]))
+def _parts(arrays: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """For each figure the part of the evaluator's arrays that it is the mean of, [n, K]; each part is taken out once."""
+    taken: dict[tuple[str, int, int], NDArray[np.float64]] = {}
+    for name, (kind, threshold, area, detections) in _FIGURES.items():
+        key = (kind, area, detections)
+        if key not in taken:
+            taken[key] = np.ascontiguousarray(np.asarray(arrays[kind])[..., area, detections])
+        values = taken[key] if threshold is None else taken[key][threshold : threshold + 1]
+        yield name, values.reshape(-1, values.shape[-1])
+
+
+def _means(values: NDArray[np.float64]) -> tuple[float, list[float]]:
+    """Mean of what is defined in ``values`` [n, K], in percent, over all classes and for each; NaN where nothing is."""
+    defined = values > -1
+    counts = defined.sum(0)
+    sums = np.where(defined, values, 0.0).sum(0)
+    each = np.full(len(counts), np.nan)
+    np.divide(100 * sums, counts, out=each, where=counts > 0)
+    return (100 * float(sums.sum()) / int(counts.sum()) if counts.any() else math.nan), each.tolist()
 
 
 def _difference(ours: float, theirs: float) -> float:
