@@ -135,7 +135,7 @@ def _cell(value: float | None) -> str:
 
 
 def _signed(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:+.2f}"
+    return "" if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}"  # + 0.0: never "-0.00"
 
 
 def _difference(result: RunResult, name: str) -> Text:
