@@ -1,5 +1,6 @@
 """Runs from end to end with a real (random) model: resuming, refusing, limits, bad images, and the real photos."""
 
+import contextlib
 import json
 import os
 import random
@@ -363,8 +364,9 @@ def test_real_photos_with_a_local_checkpoint(shared: Path, tmp_path: Path) -> No
 
 @pytest.mark.full
 def test_two_runs_at_once_the_second_refuses(shapes_suite: Callable[..., Path], tmp_path: Path, cli: Any) -> None:
-    suite, journal = shapes_suite(400), tmp_path / "runs/test_shapes/tiny/default/journal.jsonl"
+    suite, journal = shapes_suite(60), tmp_path / "runs/test_shapes/tiny/default/journal.jsonl"
     command = [sys.executable, "-m", "m2fbench", "run", str(suite), "--output", str(tmp_path / "runs")]
+    command += ["--set", "protocol.min_size=640", "--set", "protocol.max_size=960"]  # slow enough to be met still running
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         while not _lines(journal) and first.poll() is None:
@@ -378,7 +380,8 @@ def test_two_runs_at_once_the_second_refuses(shapes_suite: Callable[..., Path], 
             assert _lines(journal) >= before > 0
         assert first.poll() is None, "the first run ended too soon to prove anything"
     finally:
-        os.killpg(first.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
         first.wait()
 
 
