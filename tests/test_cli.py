@@ -183,7 +183,10 @@ def test_ctrl_c_keeps_what_is_done(shapes_suite: Callable[..., Path], tmp_path: 
     import time
 
     command = [sys.executable, "-m", "m2fbench", "run", str(shapes_suite(200)), "--output", str(tmp_path / "runs")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs have ignored
+    )  # fmt: skip
     journal = tmp_path / "runs/test_shapes/tiny/default/journal.jsonl"
     while process.poll() is None and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.05)
