@@ -31,7 +31,6 @@ FROM_COMMAND_LINE = 0  # in place of a line number
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 ProtocolName = Literal["paper", "transformers", "transformers-best"]
-Device = Literal["auto", "cpu", "cuda"]
 
 
 class Strict(BaseModel):

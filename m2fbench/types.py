@@ -1,7 +1,7 @@
 """The nouns that every layer shares. numpy only: nothing here knows of torch, of files or of a dataset's own ids."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -84,9 +84,6 @@ class Published:
     value: float
     source: str
 
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as work goes on."""
 
 JsonObject = dict[str, Any]
 Identity = Mapping[str, Any]
