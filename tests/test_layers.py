@@ -9,7 +9,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "m2fbench"
 LAYERS = [
     {"errors", "types", "registry"},
-    {"yaml_lines", "suite", "store", "results", "environment", "formats", "metrics"},
+    {"yaml_lines", "labels", "suite", "store", "results", "environment", "formats", "metrics"},
     {"datasets", "models"},
     {"scoring", "runner", "doctor"},
     {"reporting"},

@@ -1,19 +1,23 @@
 """Which checkpoint a reference means, what it is and what identifies it; no weights are loaded and torch is not imported.
 
-References: ``bundled:NAME`` (travels with the package), a folder in transformers' layout, or a hub id with an optional
-``@revision``. A hub id is resolved to a commit and downloaded through huggingface_hub, config first, so that a checkpoint of
-another kind is refused before its weights travel.
+References: ``bundled:NAME`` (travels with the package), a folder in transformers' layout, a hub id with an optional
+``@revision``, a file of the original code or of mmdetection (or the folder it was trained in), ``zoo:coco/instance/R50`` (the original
+model zoo), or the https address of such a file. A hub id is resolved to a commit and downloaded through huggingface_hub, config
+first, so that a checkpoint of another kind is refused before its weights travel.
 """
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from m2fbench.errors import CheckpointError
+from m2fbench.models.download import Progress, fetch, is_url
+from m2fbench.models.zoo import PREFIX, ZooEntry, zoo_entry
 from m2fbench.registry import near
+from m2fbench.types import JsonObject
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -25,6 +29,10 @@ class Checkpoint:
 
     reference: as the user wrote it. revision: the hub commit it was resolved to, None elsewhere. sha256: of config and weights
     together. labels: class names by the checkpoint's own index, "no object" not among them. queries: object queries.
+    form: "transformers" (a folder), "detectron2" or "mmdetection" (a file). config: transformers' configuration as JSON.
+    detectron_config: the config.yaml that was read, if one was. task, test_size (shortest edge, cap on the longest): of its training
+    and the paper's test, where the checkpoint says. published: its name in the original model zoo, where its content is proven to be
+    that. warnings: what a reader of its results should know.
     """
 
     reference: str
@@ -35,6 +43,13 @@ class Checkpoint:
     queries: int
     backbone: str
     weight_files: tuple[str, ...]
+    form: str = "transformers"
+    config: JsonObject = field(default_factory=dict)
+    detectron_config: str | None = None
+    task: str | None = None
+    test_size: tuple[int, int] | None = None
+    published: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def bundled_folder() -> Path:
@@ -45,8 +60,60 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in bundled_folder().glob("*/config.json"))
 
 
-def resolve(reference: str) -> Checkpoint:
-    """Find (and for a hub id download) the checkpoint. Raises CheckpointError with one line that says what to do."""
+def resolve(
+    reference: str, *, config: str | None = None, labels: str | None = None, progress: Progress | None = None
+) -> Checkpoint:
+    """Find (and where it lies elsewhere download) the checkpoint. Raises CheckpointError with one line that says what to do.
+
+    config: a detectron2 config for a single file, in place of the config.yaml beside it. labels: the name of a label set or a file
+    of class names, for a single file too. progress: called as the file of an address or of the zoo arrives.
+    """
+    if (single := _single_file(reference, progress)) is not None:
+        from m2fbench.models.single_file import describe_file
+
+        return describe_file(single[0], reference, config=config, labels=labels, entry=single[1])
+    if config or labels:
+        given = "--config" if config else "--labels"
+        raise CheckpointError(
+            f"{reference}: {given} is for checkpoints of a single file; a transformers folder has its own config.json"
+        )
+    return _resolve_folder(reference)
+
+
+def _single_file(reference: str, progress: Progress | None) -> tuple[Path, ZooEntry | None] | None:
+    """The file that is the checkpoint, and the zoo's row it was got by; None for what is a folder."""
+    if reference.startswith(PREFIX):
+        entry = zoo_entry(reference)
+        return fetch(entry.url, progress), entry
+    if is_url(reference):
+        return fetch(reference, progress), None
+    path = Path(reference).expanduser()
+    if path.is_file():
+        if path.name in (*WEIGHTS, "config.json"):
+            raise CheckpointError(
+                f"{reference}: expected the folder of a transformers checkpoint, got a file of it; pass {path.parent}"
+            )
+        return path, None
+    return (_trained(path, reference), None) if path.is_dir() and not (path / "config.json").exists() else None
+
+
+def _trained(folder: Path, reference: str) -> Path:
+    """The last checkpoint in a folder that detectron2 trained in."""
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in (".pth", ".pkl"))
+    note = folder / "last_checkpoint"
+    last = note.read_text(errors="replace").strip() if note.is_file() else ""
+    name = next((n for n in ("model_final.pth", "model_final.pkl", last) if n in files), files[0] if len(files) == 1 else None)
+    if name is None:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+        what = f"{len(files)} checkpoints" if files else found
+        raise CheckpointError(
+            f"{reference}: expected a transformers folder with config.json, or one with a single .pth or .pkl checkpoint, got {what}"
+            + ("; pass the file" if files else "")
+        )
+    return folder / name
+
+
+def _resolve_folder(reference: str) -> Checkpoint:
     folder, revision = _locate(reference)
     config = _read_config(folder, reference)
     files = _weight_files(folder, reference)
@@ -64,6 +131,7 @@ def resolve(reference: str) -> Checkpoint:
         queries=queries,
         backbone=backbone,
         weight_files=files,
+        config=config,
     )
 
 
@@ -87,11 +155,6 @@ def _locate(reference: str) -> tuple[Path, str | None]:
     path = Path(reference).expanduser()
     if path.is_dir():
         return path, None
-    if path.is_file():
-        raise CheckpointError(
-            f"{reference}: expected a folder in transformers' layout (config.json and model.safetensors), got a file; "
-            f"pass the folder that holds it"
-        )
     if not _HUB_ID.fullmatch(reference) or reference.startswith("."):
         raise CheckpointError(f"{reference}: no such folder, and not a hub id (owner/name or owner/name@revision)")
     return _download(reference)

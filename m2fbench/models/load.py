@@ -11,6 +11,7 @@ import torch
 from m2fbench.errors import CheckpointError, DeviceError, ImageError
 from m2fbench.models.checkpoint import Checkpoint
 from m2fbench.models.preprocess import ModelInput
+from m2fbench.models.torch_files import scan_torch
 from m2fbench.types import JsonObject
 
 if TYPE_CHECKING:
@@ -65,39 +66,16 @@ def timed_forward(model: LoadedModel, data: ModelInput | ImageError) -> ForwardO
 
 
 def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel:
-    """The checkpoint as transformers' Mask2FormerForUniversalSegmentation, in eval mode.
+    """The checkpoint as transformers' Mask2FormerForUniversalSegmentation, in eval mode and float32 matrix products as the variant says.
 
-    Weights are read as safetensors, or as pickled tensors with ``weights_only``. Raises CheckpointError where a weight is
-    missing, left over or of another shape: transformers would run on with random numbers.
+    Raises CheckpointError where a weight is missing, left over or of another shape: transformers would run on with random numbers.
     """
-    from transformers import Mask2FormerForUniversalSegmentation
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    options: dict[str, Any] = {"attn_implementation": "eager"} if variant.attention == "eager" else {}
-    try:
-        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
-            checkpoint.folder,
-            dtype=getattr(torch, variant.dtype),
-            local_files_only=True,
-            weights_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are reported, and refused below
-            **options,
-        )
-    except Exception as error:  # transformers, safetensors and torch raise a dozen kinds for unreadable weights
-        logging.getLogger(__name__).debug("loading failed", exc_info=True)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{checkpoint.reference}: the weights cannot be loaded: {reason}; copy or download them again"
-        ) from error
-    _refuse_partial(checkpoint.reference, report)
+    model = load_module(checkpoint, dtype=variant.dtype, eager=variant.attention == "eager")
     target = torch.device(device)
     if target.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = variant.tf32
         torch.backends.cudnn.allow_tf32 = variant.tf32
-    model = model.eval().to(target)
+    model = model.to(target)
     encoder = model.model.pixel_level_module.encoder
     dtype = next(model.parameters()).dtype
 
@@ -122,6 +100,46 @@ def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel
             "tf32": bool(target.type == "cuda" and variant.tf32),
         },
     )
+
+
+def load_module(checkpoint: Checkpoint, *, dtype: str = "float32", eager: bool = False) -> Any:
+    """transformers' module with the checkpoint's weights, on the CPU. Raises CheckpointError.
+
+    Weights are read as safetensors, or as pickled tensors with ``weights_only``; those of a single file are mapped first.
+    """
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    options: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
+    source: Any = checkpoint.folder
+    if checkpoint.form != "transformers":
+        from m2fbench.models.single_file import read_state
+
+        source, options["state_dict"] = None, read_state(checkpoint)
+        options["config"] = Mask2FormerConfig(**checkpoint.config)
+    try:
+        for name in checkpoint.weight_files:
+            if checkpoint.form == "transformers" and name.endswith(".bin"):
+                scan_torch(checkpoint.folder / name)
+        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
+            source,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are reported, and refused below
+            **options,
+        )
+    except Exception as error:  # transformers, safetensors and torch raise a dozen kinds for unreadable weights
+        logging.getLogger(__name__).debug("loading failed", exc_info=True)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{checkpoint.reference}: the weights cannot be loaded: {reason}; copy or download them again"
+        ) from error
+    _refuse_partial(checkpoint.reference, report)
+    return model.eval()
 
 
 def _refuse_partial(reference: str, report: dict[str, Any]) -> None:
