@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +53,16 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="dotted.key=value, in place of what the suite says; repeatable.")
 ]
 VerifyOption = Annotated[bool, typer.Option("--verify", help="Score again with the official evaluator; fail on any difference.")]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", help="detectron2 config of a single file, in place of the config.yaml beside it.")
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option("--labels", help="Class names of a single file: a label set, or a file of names (JSON, or one a line)."),
+]
+CheckpointArgument = Annotated[
+    str, typer.Argument(help="Hub id, folder, .pkl or .pth file, zoo:NAME, https address, or bundled:NAME.")
+]
 SuiteArgument = Annotated[str, typer.Argument(help="Path of a suite, or the name of a shipped one: see 'm2fbench list suites'.")]
 
 
@@ -87,8 +98,13 @@ def _options(
 def run(
     suite: SuiteArgument,
     checkpoint: Annotated[
-        list[str] | None, typer.Option(help="Hub id (@revision), folder or bundled:NAME, in place of the suite's; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Hub id (@revision), folder, file, zoo:NAME, address or bundled:NAME, in place of the suite's; repeatable."
+        ),
     ] = None,
+    config: ConfigOption = None,
+    labels: LabelsOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Run the row of this name only; repeatable.")] = None,
     data: DataOption = None,
     limit: LimitOption = None,
@@ -107,8 +123,8 @@ def run(
     try:
         with RunDisplay(console) as display:
             results = run_suite(
-                suite, checkpoints=checkpoint or (), only=only or (), data=data, limit=limit, device=device.value,
-                overrides=set_ or (), output=output, fresh=fresh, verify=verify, listener=display,
+                suite, checkpoints=checkpoint or (), config=config, labels=labels, only=only or (), data=data, limit=limit,
+                device=device.value, overrides=set_ or (), output=output, fresh=fresh, verify=verify, listener=display,
             )  # fmt: skip
     except KeyboardInterrupt:
         _fail("interrupted; what was finished is kept: the same command resumes", INTERRUPTED)
@@ -138,8 +154,7 @@ def _show(console: Console, results: list, per_class: bool) -> None:  # type: ig
 
     console.print()
     console.print(results_table(results))
-    for warning in dict.fromkeys(f"{r.row}: {w}" for r in results for w in r.warnings):
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    _warn(console, dict.fromkeys(f"{r.row}: {w}" for r in results for w in r.warnings))
     for result in results:
         if per_class and result.measurements:
             console.print(class_table(result))
@@ -154,6 +169,59 @@ def _show(console: Console, results: list, per_class: bool) -> None:  # type: ig
     outside = [f"{r.row} {c.metric}" for r in results for c in r.comparisons if c.within is False]
     if outside:
         _fail(f"outside the suite's tolerance: {', '.join(outside)}", OUTSIDE_TOLERANCE)
+
+
+@app.command()
+def convert(
+    source: CheckpointArgument,
+    target: Annotated[Path, typer.Argument(help="The folder to make.")],
+    config: ConfigOption = None,
+    labels: LabelsOption = None,
+    task: Annotated[str | None, typer.Option(help="instance, panoptic or semantic, where the test size depends on it.")] = None,
+    size: Annotated[str | None, typer.Option(help="Test size as SHORTEST/LONGEST edge, in place of the paper's.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
+) -> None:
+    """Write any checkpoint as a transformers folder: safetensors, class names, and a processor with the paper's sizes."""
+    from m2fbench.models.checkpoint import resolve
+    from m2fbench.models.convert import convert as convert_checkpoint
+    from m2fbench.models.convert import parse_size
+    from m2fbench.reporting.terminal import downloading
+
+    console = _console()
+    with downloading(console) as progress:
+        checkpoint = resolve(source, config=config, labels=labels, progress=progress)
+    _warn(console, checkpoint.warnings)
+    with console.status("loading and writing"):
+        made = convert_checkpoint(checkpoint, target, task=task, size=parse_size(size), force=force)
+    console.print(Text(f"{made.folder}: tested at {made.size[0]}/{made.size[1]} ({made.origin})"), soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    checkpoint: CheckpointArgument,
+    config: ConfigOption = None,
+    labels: LabelsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a checkpoint is, which suites fit it, and what to beware of."""
+    from m2fbench.inspection import inspect as inspect_checkpoint
+    from m2fbench.reporting.terminal import downloading, inspection_table
+
+    console = _console()
+    with downloading(Console(stderr=True) if as_json else console) as progress:
+        found = inspect_checkpoint(checkpoint, config=config, labels=labels, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        console.print(inspection_table(found))
+        _warn(console, found.warnings)
+    if found.problem:
+        raise M2FBenchError(found.problem)
+
+
+def _warn(console: Console, warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
 
 
 @app.command()
@@ -199,17 +267,18 @@ def list_(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> Non
             table.add_row(name, metrics.get(name).task, ", ".join(metrics.get(name).names))
     else:
         from m2fbench.models.checkpoint import bundled_names
+        from m2fbench.models.zoo import PREFIX, zoo_entries
 
         for column in ("checkpoint", "suite", "row"):
             table.add_column(column)
-        bundled = {f"bundled:{name}" for name in bundled_names()}
+        built_in = [*(f"bundled:{name}" for name in bundled_names()), *(f"{PREFIX}{name}" for name in zoo_entries())]
         rows = [
             (row.checkpoint or f"- ({row.unavailable})", name, row.name)
             for name in suite_names()
             for row in load_suite(name).checkpoints
         ]
-        for reference in sorted(bundled - {row[0] for row in rows}):
-            rows.append((reference, "-", "-"))
+        used = {row[0] for row in rows}
+        rows += [(reference, "-", "-") for reference in built_in if reference not in used]
         for row in rows:
             table.add_row(*row)
     _console().print(table)

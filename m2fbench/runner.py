@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """What a run tells its caller as it goes: ``kind`` is "start", "load", "image", "score" or "done"."""
+    """What a run tells its caller as it goes: ``kind`` is "start", "download" (done and total in bytes, total 0 where unknown), "load",
+    "image", "score" or "done"."""
 
     kind: str
     row: str
@@ -49,6 +50,8 @@ def run(
     suite: Suite | str | Path,
     *,
     checkpoints: Sequence[str] = (),
+    config: str | None = None,
+    labels: str | None = None,
     only: Sequence[str] = (),
     data: str | Path | None = None,
     limit: int | None = None,
@@ -62,10 +65,11 @@ def run(
 ) -> list[RunResult]:
     """Run every row of a suite under every variant, resuming what an earlier run left, and return the results in order.
 
-    suite: loaded, or the path or name of one. checkpoints: hub ids, folders or ``bundled:NAME`` in place of the suite's; only:
-    names of rows. data: the dataset's folder. limit: so many images. device: "auto", "cpu" or "cuda". overrides:
-    ``dotted.key=value``. output: the folder of run directories. fresh: discard earlier predictions. verify: re-score with the
-    official evaluator; VerificationError on a difference above 1e-9 percent points. loader: makes the model (for tests).
+    suite: loaded, or the path or name of one. checkpoints: hub ids, folders, files, ``zoo:NAME`` or addresses in place of the suite's;
+    config, labels: detectron2 config and class names of those that are single files. only: names of rows. data: the dataset's
+    folder. limit: so many images. device: "auto", "cpu" or "cuda". overrides: ``dotted.key=value``. output: the folder of run
+    directories. fresh: discard earlier predictions. verify: re-score with the official evaluator; VerificationError on a difference
+    above 1e-9 percent points. loader: makes the model (for tests).
 
     Raises M2FBenchError subclasses for what the caller can mend; whatever was finished by then is kept.
     """
@@ -74,7 +78,9 @@ def run(
         raise SuiteError("overrides: expected a suite by path or name, got a loaded one; pass them to load_suite")
     if limit is not None and limit < 1:
         raise SuiteError(f"limit: expected at least 1 image, got {limit}")
-    specs = plan(loaded_suite, checkpoints, only)
+    if (config or labels) and not checkpoints:
+        raise SuiteError("--config and --labels: expected with --checkpoint, whose they are; the suite's rows have their own")
+    specs = plan(loaded_suite, checkpoints, only, config=config, labels=labels)
     dataset = open_dataset(loaded_suite, data)
     dataset.check()
     from m2fbench.models.load import choose_device, load  # only now: what is wrong so far is said at once, torch takes seconds
@@ -86,11 +92,18 @@ def run(
     return [_unavailable(spec) if job is None else _execute(session, job) for spec, job in zip(specs, jobs, strict=True)]
 
 
-def plan(suite: Suite, checkpoints: Sequence[str] = (), only: Sequence[str] = ()) -> list[RunSpec]:
+def plan(
+    suite: Suite,
+    checkpoints: Sequence[str] = (),
+    only: Sequence[str] = (),
+    *,
+    config: str | None = None,
+    labels: str | None = None,
+) -> list[RunSpec]:
     """The runs of a suite. With ``checkpoints`` these replace its rows; published values stay with an id and revision that match."""
     rows = list(suite.checkpoints)
     if checkpoints:
-        rows = _rows_for(rows, checkpoints)
+        rows = _rows_for(rows, checkpoints, config, labels)
     names = [row.name for row in rows]
     for name in only:
         if name not in names:
@@ -99,8 +112,8 @@ def plan(suite: Suite, checkpoints: Sequence[str] = (), only: Sequence[str] = ()
     return [RunSpec(suite, row, variant) for row in kept for variant in suite.variants]
 
 
-def _rows_for(rows: Sequence[Row], references: Sequence[str]) -> list[Row]:
-    known = {row.checkpoint: row for row in rows if row.checkpoint}
+def _rows_for(rows: Sequence[Row], references: Sequence[str], config: str | None, labels: str | None) -> list[Row]:
+    known = {row.checkpoint: row for row in rows if row.checkpoint and not (config or labels)}
     chosen: list[Row] = []
     for reference in references:
         if reference in known:
@@ -110,7 +123,7 @@ def _rows_for(rows: Sequence[Row], references: Sequence[str]) -> list[Row]:
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", last)[:70].strip("._-") or "checkpoint"
         taken = {row.name for row in (*rows, *chosen)}
         name = next(n for k in range(1, len(taken) + 2) if (n := base if k == 1 else f"{base}-{k}") not in taken)
-        chosen.append(Row(name=name, checkpoint=reference))
+        chosen.append(Row(name=name, checkpoint=reference, config=config, labels=labels))
     return chosen
 
 
@@ -161,7 +174,11 @@ def _prepare(session: _Session, spec: RunSpec) -> _Job | None:
     if spec.row.checkpoint is None:
         return None
     session.tell(Event("start", spec.row.name, spec.variant.name, message=f"checkpoint {spec.row.checkpoint}"))
-    checkpoint = resolve(spec.row.checkpoint)
+
+    def arrived(done: int, total: int | None) -> None:
+        session.tell(Event("download", spec.row.name, spec.variant.name, done, total or 0))
+
+    checkpoint = resolve(spec.row.checkpoint, config=spec.row.config, labels=spec.row.labels, progress=arrived)
     classes = match_classes(checkpoint.labels, session.dataset.categories)
     protocol = build_protocol(spec.protocol, checkpoint.folder, classes)
     examples = tuple(session.dataset.examples()[: session.limit])
@@ -234,7 +251,7 @@ def _result(session: _Session, job: _Job, store: RunDirectory, identity: JsonObj
         published=spec.published,
         comparisons=compare(evaluation.measurements, spec.published, comparable=reason is None, tolerance=tolerance),
         skipped=tuple({"image_id": image_id, "error": error} for image_id, error in errors.items() if error is not None),
-        warnings=job.classes.warnings,
+        warnings=(*job.checkpoint.warnings, *job.classes.warnings),
         verified=evaluation.verified,
     )
 
@@ -246,7 +263,12 @@ def _departure(job: _Job) -> str | None:
     if job.spec.suite.overrides:
         return f"changed by --set {' '.join(job.spec.suite.overrides)}"
     reference = job.spec.row.checkpoint or ""
-    if job.checkpoint.revision is None and "/" in reference and not reference.startswith((".", "/", "~")):
+    if (
+        job.checkpoint.form == "transformers"
+        and job.checkpoint.revision is None
+        and "/" in reference
+        and not reference.startswith((".", "/", "~"))
+    ):
         return f"a local folder, {job.checkpoint.folder}, in place of the hub's {reference}"
     return None
 
@@ -345,7 +367,7 @@ def _post_process(dataset: Dataset, job: _Job, item: "Fed", output: "ForwardOutp
 
 def _describe_checkpoint(checkpoint: "Checkpoint") -> JsonObject:
     facts = asdict(checkpoint)
-    del facts["folder"], facts["labels"]
+    del facts["folder"], facts["labels"], facts["config"], facts["warnings"]
     return facts | {"weight_files": list(checkpoint.weight_files), "classes": len(checkpoint.labels)}
 
 

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from m2fbench.errors import SuiteError
+from m2fbench.labels import label_sets
 from m2fbench.registry import Registry, near
 from m2fbench.types import Dataset, JsonObject, Metric, Published
 from m2fbench.yaml_lines import KeyPath, Lines, dotted, read_yaml
@@ -61,7 +62,11 @@ class Row(Strict):
     """One line of the published table: a checkpoint, and the numbers printed for it."""
 
     name: Name = Field(description="The row's name in tables and in the run directory.")
-    checkpoint: str | None = Field(None, description="Hub id (`@revision` to pin), folder, or `bundled:NAME`.")
+    checkpoint: str | None = Field(
+        None, description="Hub id (`@revision` to pin), folder, .pkl or .pth file, `zoo:NAME`, https address, or `bundled:NAME`."
+    )
+    config: str | None = Field(None, description="detectron2 config of a single file, in place of the config.yaml beside it.")
+    labels: str | None = Field(None, description="Class names of a single file: a label set, or a file of names.")
     unavailable: str | None = Field(None, description="Why the row cannot be run (then it has no checkpoint).")
     published: dict[str, Finite] = Field(default_factory=dict, description="Metric name -> published value.")
     source: str = Field("", description="Where the published values are printed.")
@@ -91,6 +96,7 @@ class Suite(Strict):
     suite: Name
     title: str
     task: Literal["instance"]
+    labels: str | None = Field(None, description="Label set of the dataset, by which `m2fbench inspect` sees what fits.")
     dataset: DatasetSection
     protocol: ProtocolSection
     metrics: list[str] = Field(min_length=1)
@@ -226,6 +232,11 @@ def _plugin_problems(suite: Suite, path: Path, lines: Lines) -> list[str]:
                 )
         except SuiteError as error:
             problems.append(f"{_at(path, lines, ('metrics', index))}: {error}")
+    if suite.labels is not None and suite.labels not in label_sets():
+        known_sets = ", ".join(label_sets())
+        problems.append(
+            f"{_at(path, lines, ('labels',))}: expected one of {known_sets}, got '{suite.labels}'{near(suite.labels, label_sets())}"
+        )
     if not problems:
         named: list[KeyPath] = [("tolerance", name) for name in suite.tolerance]
         named += [("checkpoints", k, "published", name) for k, row in enumerate(suite.checkpoints) for name in row.published]

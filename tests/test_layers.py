@@ -11,7 +11,7 @@ LAYERS = [
     {"errors", "types", "registry"},
     {"yaml_lines", "labels", "suite", "store", "results", "environment", "formats", "metrics"},
     {"datasets", "models"},
-    {"scoring", "runner", "doctor"},
+    {"scoring", "runner", "inspection", "doctor"},
     {"reporting"},
     {"cli", "__main__", "__init__"},
 ]

@@ -46,13 +46,11 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "INPUT.FORMAT": ("RGB",),
 }
 _FIXED_RESNET: dict[str, tuple[Any, ...]] = {
-    "MODEL.BACKBONE.NAME": ("build_resnet_backbone",),
     "MODEL.RESNETS.RES4_DILATION": (1,),
     "MODEL.RESNETS.RES5_DILATION": (1,),
     "MODEL.RESNETS.NORM": ("FrozenBN", "BN", "SyncBN", "naiveSyncBN", "nnSyncBN"),
 }
 _FIXED_SWIN: dict[str, tuple[Any, ...]] = {
-    "MODEL.BACKBONE.NAME": ("D2SwinTransformer",),
     "MODEL.SWIN.APE": (False,),
     "MODEL.SWIN.PATCH_NORM": (True,),
     "MODEL.SWIN.QK_SCALE": (None,),
@@ -191,6 +189,13 @@ def apply_config(config: JsonObject, detectron: DetectronConfig, reference: str)
     """
     backbone = config["backbone_config"]
     resnet = backbone["model_type"] == "resnet"
+    for key, ours in _from_weights(config).items():
+        theirs = detectron.get(key, ours)
+        if (list(theirs) if isinstance(theirs, tuple) else theirs) != ours:
+            raise CheckpointError(
+                f"{reference}: the weights have {ours} where {detectron.path} says {key}: {reprlib.repr(theirs)}; use the config.yaml that "
+                f"belongs to them, or take it away to go by the weights alone"
+            )
     for key, allowed in {**_FIXED, **(_FIXED_RESNET if resnet else _FIXED_SWIN)}.items():
         if key in detectron.values and detectron.get(key) not in allowed:
             raise CheckpointError(
@@ -201,13 +206,6 @@ def apply_config(config: JsonObject, detectron: DetectronConfig, reference: str)
         if not isinstance(found, list | tuple) or [round(v, 3) for v in found if isinstance(v, int | float)] != expected:
             raise CheckpointError(
                 f"{detectron.path}: MODEL.{key}: only ImageNet's {expected} is supported, got {reprlib.repr(found)}"
-            )
-    for key, ours in _from_weights(config).items():
-        theirs = detectron.get(key, ours)
-        if (list(theirs) if isinstance(theirs, tuple) else theirs) != ours:
-            raise CheckpointError(
-                f"{reference}: the weights have {ours} where {detectron.path} says {key}: {reprlib.repr(theirs)}; use the config.yaml that "
-                f"belongs to them, or take it away to go by the weights alone"
             )
     stride = {"downsample_in_bottleneck": bool(detectron.get("MODEL.RESNETS.STRIDE_IN_1X1", False))} if resnet else {}
     return config | {
@@ -220,6 +218,7 @@ def _from_weights(config: JsonObject) -> JsonObject:
     """detectron2's keys -> what the weights say they must be."""
     backbone = config["backbone_config"]
     common = {
+        "MODEL.BACKBONE.NAME": "build_resnet_backbone" if backbone["model_type"] == "resnet" else "D2SwinTransformer",
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": len(config["id2label"]),
         "MODEL.SEM_SEG_HEAD.CONVS_DIM": config["feature_size"],
         "MODEL.SEM_SEG_HEAD.MASK_DIM": config["mask_feature_size"],

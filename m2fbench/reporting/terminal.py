@@ -1,15 +1,27 @@
 """Progress and tables in the terminal; plain lines where there is none."""
 
+import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
+from m2fbench.inspection import Inspection
 from m2fbench.results import RunResult
 from m2fbench.runner import Event
 
@@ -17,11 +29,48 @@ HEADLINE = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
+class DownloadDisplay:
+    """How far a download has come: a bar on a terminal, lines elsewhere. Called with (bytes so far, bytes in all or None)."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._last_line = -math.inf
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if not self._console.is_terminal:
+            if time.monotonic() - self._last_line >= LINE_EVERY or done == total:
+                self._last_line = time.monotonic()
+                self._console.print(Text(f"downloading: {done / 2**20:.1f} of {f'{total / 2**20:.1f}' if total else '?'} MB"))
+            return
+        if self._progress is None:
+            columns = TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+            self._progress = Progress(*columns, console=self._console)
+            self._progress.start()
+            self._progress.add_task("")
+        self._progress.update(self._progress.task_ids[0], completed=done, total=total)
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = None
+
+
+@contextlib.contextmanager
+def downloading(console: Console) -> Iterator[DownloadDisplay]:
+    display = DownloadDisplay(console)
+    try:
+        yield display
+    finally:
+        display.stop()
+
+
 class RunDisplay:
     """A listener for ``run``: a live bar with images/s and time left on a terminal, log lines elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._download = DownloadDisplay(console)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._started = self._last_line = 0.0
@@ -38,6 +87,8 @@ class RunDisplay:
         if event.kind in ("start", "load"):
             self._stop()
             self._console.print(Text(f"{name}: {event.message}"))
+        elif event.kind == "download":
+            self._download(event.done, event.total or None)
         elif event.kind == "image":
             self._image(event, name)
         elif event.kind == "score":
@@ -74,6 +125,7 @@ class RunDisplay:
         self._progress.update(self._task, completed=event.done, rate=f"{rate:.2f}" if rate else "-")
 
     def _stop(self) -> None:
+        self._download.stop()
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._task = None
@@ -123,6 +175,14 @@ def class_table(result: RunResult) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for category in categories:
         table.add_row(category, *(_cell(result.value(name, category=category)) for name in names))
+    return table
+
+
+def inspection_table(found: Inspection) -> Table:
+    """The facts of a checkpoint, one a line."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in found.facts():
+        table.add_row(name, value)
     return table
 
 

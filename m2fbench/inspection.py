@@ -1,0 +1,188 @@
+"""What a checkpoint is, which suites fit it, and what to beware of."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from m2fbench.errors import CheckpointError, ClassesError, M2FBenchError
+from m2fbench.labels import label_set
+from m2fbench.scoring import open_dataset
+from m2fbench.suite import Suite, datasets, load_suite, suite_names
+from m2fbench.types import Category, JsonObject
+
+if TYPE_CHECKING:
+    from m2fbench.models.checkpoint import Checkpoint
+    from m2fbench.models.download import Progress
+
+FAMILIES = {"mask2former": "Mask2Former"}
+_FORMS = {
+    "transformers": "transformers folder",
+    "detectron2": "original code (detectron2), one file",
+    "mmdetection": "mmdetection, one file",
+}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """parameters: None where the weights do not load, and ``problem`` says why. size: bytes of the weight files. processor: the input
+    size of its preprocessor_config.json. suites: those whose classes it has, with what they score of it."""
+
+    reference: str
+    form: str
+    family: str
+    backbone: str
+    parameters: int | None
+    queries: int
+    decoder_layers: int
+    classes: int
+    label_set: str | None
+    task: str | None
+    files: tuple[str, ...]
+    size: int
+    sha256: str
+    revision: str | None
+    published: str | None
+    processor: str | None
+    suites: tuple[str, ...]
+    warnings: tuple[str, ...]
+    problem: str | None
+
+    def to_json(self) -> JsonObject:
+        return asdict(self)
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Name and value of each, for reading."""
+        yield "checkpoint", self.reference + (f" at {self.revision}" if self.revision else "")
+        yield "form", _FORMS[self.form] + (f", published as {self.published}" if self.published else "")
+        yield "model", f"{self.family}, {self.queries} queries, {self.decoder_layers} decoder layers"
+        yield "backbone", self.backbone
+        yield (
+            "parameters",
+            f"{self.parameters:,} ({self.parameters / 1e6:.1f} M)" if self.parameters else "unknown: the weights do not load",
+        )
+        yield "classes", f"{self.classes}{f', {label_set(self.label_set).title}' if self.label_set else ''}"
+        yield "task", self.task or "not said by the checkpoint"
+        yield "weights", f"{', '.join(self.files)}, {self.size / 2**20:.1f} MB"
+        yield "content", f"sha256 {self.sha256}"
+        yield "processor", self.processor or "none"
+        yield "suites", ", ".join(self.suites) or "none of the shipped ones has its classes"
+
+
+def inspect(
+    reference: str, *, config: str | None = None, labels: str | None = None, progress: "Progress | None" = None
+) -> Inspection:
+    """Look at a checkpoint, load its weights, and run nothing. Arguments and errors are those of ``resolve``; what is found wrong with
+    the weights themselves stands in ``problem``."""
+    from m2fbench.models.checkpoint import resolve
+    from m2fbench.models.convert import published_labels
+    from m2fbench.models.load import load_module
+
+    checkpoint = resolve(reference, config=config, labels=labels, progress=progress)
+    parameters, problem = None, None
+    try:
+        parameters = sum(p.numel() for p in load_module(checkpoint).parameters())
+    except CheckpointError as error:
+        problem = str(error)
+    known = published_labels(checkpoint.labels)
+    processor = _processor_size(checkpoint)
+    fitting, notes = _suites(checkpoint)
+    return Inspection(
+        reference=reference,
+        form=checkpoint.form,
+        family=FAMILIES[checkpoint.config["model_type"]],
+        backbone=_backbone(checkpoint),
+        parameters=parameters,
+        queries=checkpoint.queries,
+        decoder_layers=int(checkpoint.config.get("decoder_layers", 10)) - 1,
+        classes=len(checkpoint.labels),
+        label_set=known,
+        task=checkpoint.task,
+        files=checkpoint.weight_files,
+        size=sum((checkpoint.folder / name).stat().st_size for name in checkpoint.weight_files),
+        sha256=checkpoint.sha256,
+        revision=checkpoint.revision,
+        published=checkpoint.published,
+        processor=processor,
+        suites=fitting,
+        warnings=(*checkpoint.warnings, *_processor_warnings(checkpoint, processor), *notes),
+        problem=problem,
+    )
+
+
+def _backbone(checkpoint: "Checkpoint") -> str:
+    config = checkpoint.config.get("backbone_config") or {}
+    depths = "-".join(map(str, config.get("depths", ())))
+    if checkpoint.backbone == "resnet":
+        names = {"3-4-6-3": "ResNet-50", "3-4-23-3": "ResNet-101"} if config.get("layer_type") != "basic" else {}
+        return f"{names.get(depths, 'ResNet')}, blocks {depths}, widths {'-'.join(map(str, config.get('hidden_sizes', ())))}"
+    if checkpoint.backbone in ("swin", "swinv2"):
+        sizes = {"2-2-6-2 96": "Swin-T", "2-2-18-2 96": "Swin-S", "2-2-18-2 128": "Swin-B", "2-2-18-2 192": "Swin-L"}
+        width, window = config.get("embed_dim", 96), config.get("window_size", 7)
+        name = sizes.get(f"{depths} {width}", "Swin") if checkpoint.backbone == "swin" else "Swin V2"
+        return f"{name}, blocks {depths}, width {width}, window {window}"
+    return checkpoint.backbone
+
+
+def _processor_size(checkpoint: "Checkpoint") -> str | None:
+    """The input size in preprocessor_config.json as a reader would say it; None where there is none."""
+    if checkpoint.form != "transformers":
+        return None
+    try:
+        config = json.loads((checkpoint.folder / "preprocessor_config.json").read_bytes())
+        size = config["size"]
+        if isinstance(size, int):
+            return f"shortest edge {size}, longest {config.get('max_size', '-')}"
+        if "height" in size:
+            return f"{size['width']}x{size['height']}"
+        return f"shortest edge {size['shortest_edge']}, longest {size.get('longest_edge', '-')}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _processor_warnings(checkpoint: "Checkpoint", processor: str | None) -> Iterator[str]:
+    from m2fbench.models.convert import paper_size
+
+    if checkpoint.form != "transformers":
+        return
+    if processor is None:
+        yield "it has no usable preprocessor_config.json: the protocols 'transformers' cannot run it, 'paper' needs none"
+        return
+    try:
+        size, _ = paper_size(checkpoint, None)
+    except CheckpointError:
+        return
+    paper = f"shortest edge {size[0]}, longest {size[1]}"
+    if processor != paper:
+        yield (
+            f"its processor resizes to {processor}, the paper tests at {paper}: 'protocol: paper' does so whatever the processor says, "
+            f"plain transformers does not; 'm2fbench convert' writes a processor that does"
+        )
+
+
+def _suites(checkpoint: "Checkpoint") -> tuple[tuple[str, ...], list[str]]:
+    """Names of the shipped suites that the checkpoint can run, and what to know of its classes there."""
+    from m2fbench.models.classes import match_classes
+
+    fitting, notes = [], []
+    for name in suite_names():
+        try:
+            suite = load_suite(name)
+            match = match_classes(checkpoint.labels, _categories(suite))
+        except ClassesError:
+            continue
+        except M2FBenchError as error:
+            notes.append(f"suite {name} could not be looked at: {error}")
+            continue
+        fitting.append(f"{name} (on its things)" if match.panoptic else name)
+        notes += [f"in {name}, {note}" for note in match.warnings if not match.panoptic]
+    return tuple(fitting), list(dict.fromkeys(notes))
+
+
+def _categories(suite: Suite) -> Sequence[Category]:
+    """The classes of a suite's dataset, whether or not the data is here."""
+    if suite.labels is not None:
+        return label_set(suite.labels).classes
+    if datasets.get(suite.dataset.name).needs_data is None:
+        return open_dataset(suite, None).categories
+    raise ClassesError(f"{suite.suite}: says no 'labels'")
