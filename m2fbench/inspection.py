@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from m2fbench.models.checkpoint import Checkpoint
     from m2fbench.models.download import Progress
 
-FAMILIES = {"mask2former": "Mask2Former"}
 _FORMS = {
     "transformers": "transformers folder",
     "detectron2": "original code (detectron2), one file",
@@ -34,7 +33,7 @@ class Inspection:
     backbone: str
     parameters: int | None
     queries: int
-    decoder_layers: int
+    decoder_layers: int | None
     classes: int
     label_set: str | None
     task: str | None
@@ -55,7 +54,8 @@ class Inspection:
         """Name and value of each, for reading."""
         yield "checkpoint", self.reference + (f" at {self.revision}" if self.revision else "")
         yield "form", _FORMS[self.form] + (f", published as {self.published}" if self.published else "")
-        yield "model", f"{self.family}, {self.queries} queries, {self.decoder_layers} decoder layers"
+        layers = f", {self.decoder_layers} decoder layers" if self.decoder_layers is not None else ""
+        yield "model", f"{self.family}, {self.queries} queries{layers}"
         yield "backbone", self.backbone
         yield (
             "parameters",
@@ -74,7 +74,7 @@ def inspect(
 ) -> Inspection:
     """Look at a checkpoint, load its weights, and run nothing. Arguments and errors are those of ``resolve``; what is found wrong with
     the weights themselves stands in ``problem``."""
-    from m2fbench.models.checkpoint import resolve
+    from m2fbench.models.checkpoint import FAMILIES, resolve
     from m2fbench.models.convert import published_labels
     from m2fbench.models.load import load_module
 
@@ -94,7 +94,7 @@ def inspect(
         backbone=_backbone(checkpoint),
         parameters=parameters,
         queries=checkpoint.queries,
-        decoder_layers=int(checkpoint.config.get("decoder_layers", 10)) - 1,
+        decoder_layers=_decoder_layers(checkpoint),
         classes=len(checkpoint.labels),
         label_set=known,
         task=checkpoint.task,
@@ -110,6 +110,14 @@ def inspect(
     )
 
 
+def _decoder_layers(checkpoint: "Checkpoint") -> int | None:
+    """transformers' and detectron2's count for Mask2Former has the prediction before the first layer as one."""
+    config = checkpoint.config
+    if config["model_type"] == "mask2former":
+        return int(config.get("decoder_layers", 10)) - 1
+    return int((config.get("decoder_config") or {}).get("decoder_layers", 6)) if config["model_type"] == "maskformer" else None
+
+
 def _backbone(checkpoint: "Checkpoint") -> str:
     config = checkpoint.config.get("backbone_config") or {}
     depths = "-".join(map(str, config.get("depths", ())))
@@ -121,7 +129,15 @@ def _backbone(checkpoint: "Checkpoint") -> str:
         width, window = config.get("embed_dim", 96), config.get("window_size", 7)
         name = sizes.get(f"{depths} {width}", "Swin") if checkpoint.backbone == "swin" else "Swin V2"
         return f"{name}, blocks {depths}, width {width}, window {window}"
-    return checkpoint.backbone
+    names = {
+        "vit": "ViT",
+        "dinov2": "DINOv2",
+        "convnext": "ConvNeXt",
+        "convnextv2": "ConvNeXt V2",
+        "hiera": "Hiera",
+        "pvt_v2": "PVT v2",
+    }
+    return names.get(checkpoint.backbone, checkpoint.backbone)
 
 
 def _processor_size(checkpoint: "Checkpoint") -> str | None:

@@ -62,12 +62,12 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny-swin", [c.name for c in CATEGORIES])
 
 
-def make_checkpoint(folder: Path, labels: Sequence[str], **options: Any) -> Path:
-    """Random weights, the same at every call."""
+def make_checkpoint(folder: Path, labels: Sequence[str], *, backbone: Any = None, **options: Any) -> Path:
+    """Random weights, the same at every call. backbone: the configuration of another than a small Swin."""
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessorPil, SwinConfig
 
     torch.manual_seed(3)
-    backbone = SwinConfig(
+    backbone = backbone or SwinConfig(
         embed_dim=24,
         depths=[1, 1, 1, 1],
         num_heads=[1, 2, 2, 2],

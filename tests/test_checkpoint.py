@@ -125,7 +125,7 @@ def test_missing_extra_and_misshapen_weights_are_refused(copy: Path) -> None:
     with pytest.raises(CheckpointError, match=f"a weight is missing from the checkpoint: {name}"):
         load(resolve(str(copy)), PLAIN, "cpu")
     safetensors.torch.save_file(state | {"extra.weight": torch.zeros(2)}, path, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"a weight is unknown to Mask2Former: extra\.weight"):
+    with pytest.raises(CheckpointError, match=r"a weight is unknown to the model: extra\.weight"):
         load(resolve(str(copy)), PLAIN, "cpu")
     safetensors.torch.save_file(state, path, {"format": "pt"})
     edit_config(copy, num_queries=20)
@@ -136,7 +136,7 @@ def test_missing_extra_and_misshapen_weights_are_refused(copy: Path) -> None:
 def test_what_is_no_checkpoint(copy: Path, tmp_path: Path) -> None:
     for reference, message in (
         (str(tmp_path / "gone"), "no such folder"),
-        (str(copy / "config.json"), "got a file; pass the folder"),
+        (str(copy / "config.json"), "got a file of it; pass"),
         ("bundled:nothing", "expected one of bundled:"),
         ("bundled:../../x", "expected one of bundled:"),
         ("just-a-name", "no such folder, and not a hub id"),
@@ -145,9 +145,13 @@ def test_what_is_no_checkpoint(copy: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as caught:
             resolve(reference)
         assert message in str(caught.value)
-    edit_config(copy, model_type="maskformer")
-    with pytest.raises(CheckpointError, match="expected a Mask2Former checkpoint .*got model_type 'maskformer'"):
-        resolve(str(copy))
+    for kind, message in (
+        ("detr", "expected a Mask2Former checkpoint, or a sister of it .*got 'detr'"),
+        ("oneformer", "takes a text"),
+    ):
+        edit_config(copy, model_type=kind)
+        with pytest.raises(CheckpointError, match=message):
+            resolve(str(copy))
     edit_config(copy, model_type="mask2former", id2label={"a": "b"})
     with pytest.raises(CheckpointError, match="expected id2label to name classes|not a Mask2Former's"):
         resolve(str(copy))
@@ -291,7 +295,7 @@ def test_hub_ids_that_do_not_work(hub: tuple[Hub, Any]) -> None:
     assert call("team/nothing").startswith("error team/nothing: no such folder, and the hub has no such checkpoint")
     assert call("team/tiny@v9").startswith("error team/tiny@v9: the checkpoint has no revision 'v9'")
     server.requests.clear()
-    assert "expected a Mask2Former checkpoint (model_type 'mask2former'), got model_type 'detr'" in call("team/other")
+    assert "expected a Mask2Former checkpoint, or a sister of it" in call("team/other")
     assert not [r for r in server.requests if "safetensors" in r], "refused before its weights travel"
     assert call("team/never", HF_ENDPOINT="http://127.0.0.1:9").startswith(
         "error team/never: not in the cache, and the hub cannot be reached"

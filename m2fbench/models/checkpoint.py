@@ -20,6 +20,8 @@ from m2fbench.registry import near
 from m2fbench.types import JsonObject
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# transformers' model_type -> the name its authors gave it; what these put out has the same form
+FAMILIES = {"mask2former": "Mask2Former", "maskformer": "MaskFormer", "eomt": "EoMT", "eomt_dinov3": "EoMT-DINOv3"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -118,8 +120,8 @@ def _resolve_folder(reference: str) -> Checkpoint:
     config = _read_config(folder, reference)
     files = _weight_files(folder, reference)
     try:
-        labels, queries = _labels(config), int(config.get("num_queries", 100))
-        backbone = str((config.get("backbone_config") or {}).get("model_type", "swin"))
+        labels, queries = _labels(config), _queries(config)
+        backbone = str((config.get("backbone_config") or {}).get("model_type") or _BACKBONES[config["model_type"]])
     except (TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{reference}: config.json is not a Mask2Former's ({error}); copy or download it again") from None
     return Checkpoint(
@@ -133,6 +135,15 @@ def _resolve_folder(reference: str) -> Checkpoint:
         weight_files=files,
         config=config,
     )
+
+
+_BACKBONES = {"mask2former": "swin", "maskformer": "swin", "eomt": "vit", "eomt_dinov3": "vit"}  # where the config names none
+
+
+def _queries(config: dict[str, Any]) -> int:
+    if config["model_type"] == "maskformer":
+        return int((config.get("decoder_config") or {}).get("num_queries", 100))
+    return int(config.get("num_queries", 100 if config["model_type"] == "mask2former" else 200))
 
 
 def _labels(config: dict[str, Any]) -> tuple[str, ...]:
@@ -219,8 +230,15 @@ def _read_config(folder: Path, reference: str) -> dict[str, Any]:
             f"{reference}: config.json cannot be read ({error}); copy or download the checkpoint again"
         ) from error
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "mask2former":
-        raise CheckpointError(f"{reference}: expected a Mask2Former checkpoint (model_type 'mask2former'), got model_type {kind!r}")
+    if kind == "oneformer":
+        raise CheckpointError(
+            f"{reference}: a OneFormer takes a text with each image, which is not supported; expected a Mask2Former"
+        )
+    if kind not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise CheckpointError(
+            f"{reference}: expected a Mask2Former checkpoint, or a sister of it (model_type {known}), got {kind!r}"
+        )
     return dict(config)
 
 

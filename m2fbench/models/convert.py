@@ -39,6 +39,10 @@ def convert(
     task: what it is to be tested on where that decides the size and the checkpoint does not say. size: in place of the paper's.
     force: replace a folder that is there. Weights become float32. The folder appears whole or not at all. Raises CheckpointError.
     """
+    if checkpoint.config["model_type"] != "mask2former":
+        raise CheckpointError(
+            f"{checkpoint.reference}: expected a Mask2Former, got a {checkpoint.config['model_type']}, which is a folder already"
+        )
     if task not in (None, *TASKS):
         raise CheckpointError(f"--task {task}: expected one of {', '.join(TASKS)}{near(str(task), TASKS)}")
     size, origin = (size, "as given") if size else paper_size(checkpoint, task)

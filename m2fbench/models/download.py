@@ -100,7 +100,7 @@ def _download(url: str, path: Path, progress: Progress) -> None:
         before = part.stat().st_size if part.exists() else 0
         try:
             if _receive(url, part, note, progress):
-                _check(url, part)
+                _check(url, part, note)
                 part.replace(path)
                 note.unlink(missing_ok=True)
                 return
@@ -195,7 +195,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _check(url: str, part: Path) -> None:
+def _check(url: str, part: Path, note: Path) -> None:
     """Hold the file to the hash that its name promises; another one is deleted, or it would be resumed for ever."""
     promised = hash_in_name(url.rsplit("/", 1)[-1])
     if promised is None:
@@ -206,6 +206,7 @@ def _check(url: str, part: Path) -> None:
     if not found.startswith(beginning):
         size = part.stat().st_size
         part.unlink()
+        note.unlink(missing_ok=True)
         raise CheckpointError(
             f"{url}: what arrived ({size:,} bytes) has {algorithm.upper()} {found[:12]}..., its name promises {beginning}; it was deleted: "
             f"try again, or get the file elsewhere and pass its path"

@@ -76,11 +76,16 @@ def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel
         torch.backends.cuda.matmul.allow_tf32 = variant.tf32
         torch.backends.cudnn.allow_tf32 = variant.tf32
     model = model.to(target)
-    encoder = model.model.pixel_level_module.encoder
+    fixed = model.config.image_size if checkpoint.config["model_type"].startswith("eomt") else None
     dtype = next(model.parameters()).dtype
 
     @torch.inference_mode()
     def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if fixed is not None and tuple(pixels.shape[2:]) != (fixed, fixed):
+            raise CheckpointError(
+                f"{checkpoint.reference}: takes inputs of {fixed}x{fixed} pixels only, the protocol made {pixels.shape[3]}x{pixels.shape[2]}; "
+                f"use 'protocol: transformers', with the processor it was published with"
+            )
         try:
             output = model(pixel_values=pixels.to(target, dtype, non_blocking=True))
         except torch.OutOfMemoryError as error:
@@ -96,18 +101,34 @@ def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel
         parameters=sum(p.numel() for p in model.parameters()),
         settings={
             "dtype": str(dtype).removeprefix("torch."),
-            "attention": {"backbone": str(encoder.config._attn_implementation), "model": str(model.config._attn_implementation)},
+            "attention": _attention(model),
             "tf32": bool(target.type == "cuda" and variant.tf32),
         },
     )
 
 
+def _attention(model: Any) -> JsonObject:
+    """Which attention kernels run, in the backbone (where it is a model of its own) and in the rest."""
+    module = getattr(getattr(model, "model", model), "pixel_level_module", None)
+    encoder = getattr(module, "encoder", model)
+    return {"backbone": str(encoder.config._attn_implementation), "model": str(model.config._attn_implementation)}
+
+
+_CLASSES = {
+    "mask2former": "Mask2FormerForUniversalSegmentation",
+    "maskformer": "MaskFormerForInstanceSegmentation",
+    "eomt": "EomtForUniversalSegmentation",
+    "eomt_dinov3": "EomtDinov3ForUniversalSegmentation",
+}
+
+
 def load_module(checkpoint: Checkpoint, *, dtype: str = "float32", eager: bool = False) -> Any:
-    """transformers' module with the checkpoint's weights, on the CPU. Raises CheckpointError.
+    """transformers' module with the checkpoint's weights, on the CPU: a Mask2FormerForUniversalSegmentation, or a sister of it. Raises
+    CheckpointError.
 
     Weights are read as safetensors, or as pickled tensors with ``weights_only``; those of a single file are mapped first.
     """
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+    import transformers
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -118,12 +139,12 @@ def load_module(checkpoint: Checkpoint, *, dtype: str = "float32", eager: bool =
         from m2fbench.models.single_file import read_state
 
         source, options["state_dict"] = None, read_state(checkpoint)
-        options["config"] = Mask2FormerConfig(**checkpoint.config)
+        options["config"] = transformers.Mask2FormerConfig(**checkpoint.config)
     try:
         for name in checkpoint.weight_files:
             if checkpoint.form == "transformers" and name.endswith(".bin"):
                 scan_torch(checkpoint.folder / name)
-        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
+        model, report = getattr(transformers, _CLASSES[checkpoint.config["model_type"]]).from_pretrained(
             source,
             dtype=getattr(torch, dtype),
             local_files_only=True,
@@ -154,7 +175,7 @@ def _refuse_partial(reference: str, report: dict[str, Any]) -> None:
             f"{reference}: weights do not fit config.json: {name} is {list(found)}, expected {list(expected)}{more}; "
             f"use the config.json that belongs to them"
         )
-    for kind, keys in (("missing from the checkpoint", missing), ("unknown to Mask2Former", unexpected)):
+    for kind, keys in (("missing from the checkpoint", missing), ("unknown to the model", unexpected)):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise CheckpointError(f"{reference}: a weight is {kind}: {keys[0]}{more}; is this a whole Mask2Former checkpoint?")

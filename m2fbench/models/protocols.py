@@ -5,6 +5,7 @@ processor: with every default (detections under 0.5 dropped, a flat map in which
 the best of its own options (threshold 0, binary maps). They are here to show what the plain path costs.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,10 @@ def _huggingface(section: ProtocolSection, folder: Path, classes: ClassMap, *, b
             f"use the protocol 'paper', or add the file"
         ) from error
     options: dict[str, Any] = {"threshold": 0.0, "return_binary_maps": True} if best else {}
+    if not set(options) <= set(inspect.signature(processor.post_process_instance_segmentation).parameters):
+        raise CheckpointError(
+            f"{folder}: its processor has no {' or '.join(options)}, which {section.name} needs; use 'transformers'"
+        )
     kept = set(classes.kept)
 
     def instances(class_logits: torch.Tensor, mask_logits: torch.Tensor, geometry: Geometry) -> InstanceSet:

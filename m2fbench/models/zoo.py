@@ -53,8 +53,8 @@ def zoo_entry(reference: str) -> ZooEntry:
     known = {name.casefold(): entry for name, entry in zoo_entries().items()}
     name = reference.removeprefix(PREFIX).casefold()
     if name not in known:
-        beside = [n for n in zoo_entries() if n.casefold().startswith(name.rsplit("/", 1)[0] + "/")]
-        hint = near(name, known) or (f"; there are {', '.join(beside)}" if beside else "")
+        beside = [entry.name for key, entry in known.items() if "/" in name and key.startswith(name.rsplit("/", 1)[0] + "/")]
+        hint = f"; there are {', '.join(beside)}" if beside else near(name, known)
         raise CheckpointError(
             f"{reference}: no such checkpoint in the model zoo{hint}; 'm2fbench list checkpoints' has all of them"
         )

@@ -1,0 +1,82 @@
+"""What ``m2fbench inspect`` says of checkpoints of every form."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_checkpoint
+from pickles import CHECKPOINTS, unpack
+
+from m2fbench.errors import CheckpointError
+from m2fbench.inspection import inspect
+from m2fbench.labels import label_set
+
+
+def test_the_bundled_checkpoint() -> None:
+    found = inspect("bundled:shapes_tiny")
+    assert (found.family, found.form, found.parameters, found.queries) == ("Mask2Former", "transformers", 1_566_283, 24)
+    assert found.suites == ("shapes_instance (on its things)", "shapes_protocols (on its things)")
+    assert (found.warnings, found.problem) == ((), None)
+    assert found.processor == "shortest edge 128, longest 192"
+
+
+def test_an_original_file(tmp_path: Path) -> None:
+    path = unpack("original_r50.pkl", tmp_path)
+    found = inspect(str(path), config=str(CHECKPOINTS / "original_r50.yaml"), labels=None)
+    assert found.backbone == "ResNet-50, blocks 3-4-6-3, widths 16-32-64-128"
+    assert (found.form, found.queries, found.decoder_layers, found.classes, found.label_set) == ("detectron2", 8, 3, 5, None)
+    assert found.size == path.stat().st_size
+    assert found.suites == ()
+    assert found.problem is None
+
+
+def test_a_hub_checkpoint_with_the_hubs_processor_and_another_order(tmp_path: Path) -> None:
+    names = list(label_set("coco_instance").names)
+    names[0], names[1] = names[1], names[0]
+    folder = make_checkpoint(tmp_path / "hub", names)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 384, "width": 384}}))
+    found = inspect(str(folder))
+    assert found.label_set == "coco_instance"
+    assert found.suites == ("coco_instance", "coco_instance_protocols")
+    assert found.processor == "384x384"
+    assert any("resizes to 384x384, the paper tests at shortest edge 800, longest 1333" in warning for warning in found.warnings)
+    assert any("another order; they were matched by name" in warning for warning in found.warnings)
+    (folder / "preprocessor_config.json").unlink()
+    assert any("no usable preprocessor_config.json" in warning for warning in inspect(str(folder)).warnings)
+
+
+def test_a_panoptic_checkpoint_fits_instance_suites_on_its_things(tmp_path: Path) -> None:
+    found = inspect(str(make_checkpoint(tmp_path / "hub", label_set("coco_panoptic").names)))
+    assert "coco_instance (on its things)" in found.suites
+
+
+def test_weights_that_do_not_load_are_a_problem_not_the_end(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    folder = make_checkpoint(tmp_path / "hub", ["a", "b"])
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    state.pop("class_predictor.bias")
+    safetensors.torch.save_file(state, folder / "model.safetensors", {"format": "pt"})
+    found = inspect(str(folder))
+    assert found.parameters is None
+    assert found.problem is not None
+    assert "a weight is missing from the checkpoint: class_predictor.bias" in found.problem
+    with pytest.raises(CheckpointError):
+        inspect(str(tmp_path / "gone"))
+
+
+def test_the_command(cli: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = cli("inspect", "bundled:shapes_tiny")
+    assert outcome.returncode == 0
+    for part in ("Mask2Former, 24 queries, 5 decoder layers", "1,566,283 (1.6 M)", "shapes_instance", "sha256 "):
+        assert part in outcome.stdout, part
+    outcome = cli("inspect", unpack("mmdetection_swin.pth", tmp_path), "--json")
+    found = json.loads(outcome.stdout)
+    assert (found["form"], found["classes"], found["backbone"]) == ("mmdetection", 5, "Swin, blocks 1-1-2-1, width 8, window 3")
+    (tmp_path / "x.pkl").write_bytes(b"cos\nsystem\n(S'touch exploited'\ntR.")
+    outcome = cli("inspect", tmp_path / "x.pkl", cwd=tmp_path)
+    assert outcome.returncode == 2
+    assert "contains 'os.system'" in outcome.stderr
+    assert not (tmp_path / "exploited").exists()
