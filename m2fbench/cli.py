@@ -227,6 +227,7 @@ def _warn(console: Console, warnings: Iterable[str]) -> None:
 @app.command()
 def validate(suites: Annotated[list[str], typer.Argument(help="Paths or names of suites.")]) -> None:
     """Check suites without running them; every problem is one line with file, line and key."""
+    from m2fbench.models.zoo import problem_of
     from m2fbench.suite import find_suite, load_suite
 
     problems = []
@@ -235,6 +236,12 @@ def validate(suites: Annotated[list[str], typer.Argument(help="Paths or names of
             suite = load_suite(name)
         except M2FBenchError as error:
             problems.append(str(error))
+            continue
+        wrong = [
+            f"{find_suite(name)}: {row.name}: {problem}" for row in suite.checkpoints if (problem := problem_of(row.checkpoint))
+        ]
+        if wrong:
+            problems += wrong
             continue
         rows, variants = len(suite.checkpoints), len(suite.variants)
         typer.echo(f"{find_suite(name)}: valid: {rows} checkpoint{'s'[: rows != 1]} x {variants} variant{'s'[: variants != 1]}")

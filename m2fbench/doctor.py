@@ -6,6 +6,7 @@ from pathlib import Path
 from m2fbench.environment import LIBRARIES, describe_environment, version_of
 from m2fbench.errors import M2FBenchError
 from m2fbench.models.checkpoint import bundled_names
+from m2fbench.models.download import cache_folder
 from m2fbench.suite import datasets, suite_names
 
 # package -> what it adds
@@ -36,6 +37,9 @@ def findings(data: Path | None) -> Iterator[Finding]:
         if bundled
         else ("missing", "bundled checkpoints", "none; install m2fbench again")
     )
+    cache = cache_folder()
+    held = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) if cache.is_dir() else 0
+    yield "", "download cache", f"{cache}, {held / 2**20:.1f} MB"
     yield "", "data folder", f"{data}" if data else "none given; pass --data or set M2FBENCH_DATA"
     for name in datasets.names():
         yield _dataset(name, data)

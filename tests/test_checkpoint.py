@@ -85,6 +85,17 @@ def test_bin_and_sharded_weights_give_the_same_logits(tiny_checkpoint: Path, cop
         resolve(str(sharded))
 
 
+def test_old_and_new_names_of_weights_give_the_same_logits(tiny_checkpoint: Path, copy: Path) -> None:
+    """transformers saves a Swin under older names than the model's own, and renames them as it loads."""
+    from transformers import Mask2FormerForUniversalSegmentation
+
+    new = Mask2FormerForUniversalSegmentation.from_pretrained(tiny_checkpoint).state_dict()
+    old = set(safetensors.torch.load_file(tiny_checkpoint / "model.safetensors"))
+    assert len(old - set(new)) > 50
+    safetensors.torch.save_file({k: v.contiguous() for k, v in new.items()}, copy / "model.safetensors", {"format": "pt"})
+    assert all(torch.equal(a, b) for a, b in zip(logits(copy), logits(tiny_checkpoint), strict=True))
+
+
 def test_eager_attention_agrees_with_sdpa(tiny_checkpoint: Path) -> None:
     for a, b in zip(logits(tiny_checkpoint), logits(tiny_checkpoint, Variant(name="e", attention="eager")), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)

@@ -35,6 +35,14 @@ def test_names_are_found_whatever_their_case_and_near_ones_suggested() -> None:
         zoo_entry("zoo:x")
 
 
+def test_validate_looks_names_up(cli: Callable[..., Any], tmp_path: Path) -> None:
+    text = (Path(m2fbench.__file__).parent.parent / "suites/coco_instance.yaml").read_text()
+    (tmp_path / "x.yaml").write_text(text.replace("zoo:coco/instance/R50", "zoo:coco/instance/R5"))
+    outcome = cli("validate", tmp_path / "x.yaml")
+    assert outcome.returncode == 2
+    assert "x.yaml: r50: zoo:coco/instance/R5: no such checkpoint in the model zoo" in outcome.stderr
+
+
 def test_every_row_is_published_under_a_hash_and_its_settings_are_whole() -> None:
     for name, entry in zoo_entries().items():
         assert entry.name == name

@@ -50,7 +50,7 @@ def describe_file(path: Path, reference: str, *, config: str | None, labels: str
         )
     if model.detectron is None and published is None and model.form == "detectron2":
         warnings.append(
-            f"no {CONFIG_NAME} beside it: what weights cannot say (PRE_NORM, STRIDE_IN_1X1) is taken as in all published ones"
+            f"no {CONFIG_NAME} beside it: what weights cannot say (PRE_NORM, STRIDE_IN_1X1) is taken to be as in all published checkpoints"
         )
     settings = json.dumps({k: v for k, v in model.config.items() if k != "id2label"}, sort_keys=True)
     task, sizes = _task_and_sizes(model.detectron, published)
