@@ -36,6 +36,7 @@ def logits(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor]:
     return load(checkpoint, PLAIN, "cpu").forward(torch.from_numpy(pixels))
 
 
+@pytest.mark.full
 def test_the_folder_gives_the_same_logits_bit_for_bit(checkpoint: Checkpoint, tmp_path: Path) -> None:
     from transformers import Mask2FormerForUniversalSegmentation
 
@@ -50,6 +51,7 @@ def test_the_folder_gives_the_same_logits_bit_for_bit(checkpoint: Checkpoint, tm
     assert torch.equal(output.masks_queries_logits[0], expected[1])
 
 
+@pytest.mark.full
 def test_what_is_in_the_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
     made = convert(checkpoint, tmp_path / "made", size=(640, 2560))
     assert sorted(p.name for p in made.folder.iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
@@ -62,6 +64,7 @@ def test_what_is_in_the_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.full
 def test_the_processor_prepares_an_image_as_the_paper_does_up_to_its_stretching(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """transformers' processor stretches to a multiple of 32; where the size is one already, the inputs are the same."""
     from transformers import AutoImageProcessor
@@ -113,6 +116,7 @@ def test_a_run_of_the_original_is_a_run_of_the_converted(form: str, tmp_path: Pa
     assert first.checkpoint["sha256"] != second.checkpoint["sha256"]
 
 
+@pytest.mark.full
 def test_what_is_there_is_not_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:
     target = tmp_path / "made"
     target.mkdir()
@@ -132,6 +136,7 @@ def test_what_is_there_is_not_lost(checkpoint: Checkpoint, tmp_path: Path) -> No
         convert(checkpoint, tmp_path / "file" / "made", size=(1, 2))
 
 
+@pytest.mark.full
 def test_a_hub_checkpoint_gets_the_papers_sizes(tmp_path: Path) -> None:
     """The hub's processors say 384x384."""
     folder = make_checkpoint(tmp_path / "hub", label_set("coco_panoptic").names)
@@ -172,6 +177,7 @@ def test_sizes_as_text() -> None:
             parse_size(text)
 
 
+@pytest.mark.full
 def test_the_command(cli: Callable[..., Any], tmp_path: Path) -> None:
     path = unpack("original_r50.pkl", tmp_path)
     outcome = cli("convert", path, tmp_path / "made")

@@ -32,6 +32,7 @@ def test_an_original_file(tmp_path: Path) -> None:
     assert found.problem is None
 
 
+@pytest.mark.full
 def test_a_hub_checkpoint_with_the_hubs_processor_and_another_order(tmp_path: Path) -> None:
     names = list(label_set("coco_instance").names)
     names[0], names[1] = names[1], names[0]
@@ -67,6 +68,7 @@ def test_weights_that_do_not_load_are_a_problem_not_the_end(tmp_path: Path) -> N
         inspect(str(tmp_path / "gone"))
 
 
+@pytest.mark.full
 def test_the_command(cli: Callable[..., Any], tmp_path: Path) -> None:
     outcome = cli("inspect", "bundled:shapes_tiny")
     assert outcome.returncode == 0

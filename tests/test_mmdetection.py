@@ -59,6 +59,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     return path
 
 
+@pytest.mark.full
 def test_the_names_of_version_2(file: Path, name: str) -> None:
     def rename(content: dict[str, Any]) -> None:
         state = {}
@@ -81,6 +82,7 @@ def test_the_names_of_version_2(file: Path, name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(logits(path, name), expected, strict=True))
 
 
+@pytest.mark.full
 def test_what_has_no_counterpart_is_named(file: Path, name: str) -> None:
     def with_text(text: str) -> Callable[[dict[str, Any]], None]:
         return lambda content: content["meta"].update(cfg=text)

@@ -83,6 +83,7 @@ def test_the_logits_are_the_original_codes(original: Path, golden: Any) -> None:
 
 @pytest.mark.parametrize("numpy1", [False, True], ids=["numpy2", "numpy1"])
 @pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.full
 def test_every_protocol_gives_the_same_logits(original: Path, golden: Any, protocol: int, numpy1: bool, tmp_path: Path) -> None:
     again = tmp_path / "again.pkl"
     again.write_bytes(dumps(content_of(original), protocol, numpy1=numpy1))
@@ -90,6 +91,7 @@ def test_every_protocol_gives_the_same_logits(original: Path, golden: Any, proto
     assert all(torch.equal(a, b) for a, b in zip(logits(resolve(str(again)), golden["pixels"]), expected, strict=True))
 
 
+@pytest.mark.full
 def test_the_forms_of_torch_and_safetensors_give_the_same_logits(original: Path, golden: Any, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -105,6 +107,7 @@ def test_the_forms_of_torch_and_safetensors_give_the_same_logits(original: Path,
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.full
 def test_variants_take_effect(original: Path, golden: Any, dtype: Any) -> None:
     model = load(resolve(str(original)), Variant(name="half", dtype=dtype, attention="eager"), "cpu")
     assert model.settings["dtype"] == dtype
@@ -112,6 +115,7 @@ def test_variants_take_effect(original: Path, golden: Any, dtype: Any) -> None:
     assert model.forward(torch.from_numpy(golden["pixels"]))[0].dtype == torch.float32
 
 
+@pytest.mark.full
 def test_old_names_are_read(original: Path, golden: Any) -> None:
     expected = logits(resolve(str(original)), golden["pixels"])
     for old, new in (("pixel_decoder.", ""), ("query_feat", "static_query")):
@@ -265,6 +269,7 @@ def refusal(path: Path | str, **options: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.full
 def test_missing_left_over_and_misshapen_weights_are_named(original: Path) -> None:
     keep = shutil.copy(original, original.with_suffix(".keep"))
 
@@ -352,6 +357,7 @@ def _made(folder: Path) -> Path:
 # ---- the config beside it
 
 
+@pytest.mark.full
 def test_a_config_beside_the_weights_completes_them(name: str, original: Path) -> None:
     alone = resolve(str(original))
     assert (alone.task, alone.test_size, alone.detectron_config) == (None, None, None)
@@ -368,6 +374,7 @@ def test_a_config_beside_the_weights_completes_them(name: str, original: Path) -
     assert resolve(str(original), config=str(CHECKPOINTS / f"original_{name}.yaml")).sha256 == beside.sha256
 
 
+@pytest.mark.full
 def test_weights_and_config_that_disagree(name: str, original: Path) -> None:
     config = Path(shutil.copy(CHECKPOINTS / f"original_{name}.yaml", original.parent / "config.yaml"))
     text = config.read_text()
@@ -405,6 +412,7 @@ def test_where_class_names_come_from(original: Path, tmp_path: Path) -> None:
         resolve(str(original), labels="coco_panoptik")
 
 
+@pytest.mark.full
 def test_published_numbers_of_classes_are_guessed_and_said(original: Path) -> None:
     head = "sem_seg_head.predictor.class_embed"
 

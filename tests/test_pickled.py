@@ -197,6 +197,7 @@ def test_bombs_cost_little(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.full
 def test_every_truncation_is_said(protocol: int, tmp_path: Path) -> None:
     content = pickle.dumps({"model": {"w": np.arange(40.0)}, "n": 3}, protocol)
     for length in range(len(content)):

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import io
 import os
 import pickle
@@ -158,6 +159,7 @@ def test_a_legacy_file_cannot_claim_more_than_it_has(tmp_path: Path) -> None:
 
 
 @FORMS
+@pytest.mark.full
 def test_truncation_is_said(zipped: bool, tmp_path: Path) -> None:
     content = save({"model": {"w": torch.arange(50.0), "b": torch.zeros(3)}}, tmp_path / "x.pth", zipped=zipped).read_bytes()
     for length in range(8, len(content), 1 if len(content) < 2000 else 7):
@@ -166,12 +168,18 @@ def test_truncation_is_said(zipped: bool, tmp_path: Path) -> None:
             read_torch(tmp_path / "x.pth")
 
 
+@functools.cache
+def _saved(zipped: bool) -> bytes:
+    """Once for all: addresses in memory are part of such files."""
+    buffer = io.BytesIO()
+    torch.save(trained(), buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
 @given(st.data())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_flipped_bytes_never_escape(tmp_path: Path, data: st.DataObject) -> None:
-    buffer = io.BytesIO()
-    torch.save(trained(), buffer, _use_new_zipfile_serialization=data.draw(st.booleans()))
-    content = bytearray(buffer.getvalue())
+    content = bytearray(_saved(data.draw(st.booleans())))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "x.pth"
