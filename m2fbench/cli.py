@@ -184,15 +184,15 @@ def convert(
     """Write any checkpoint as a transformers folder: safetensors, class names, and a processor with the paper's sizes."""
     from m2fbench.models.checkpoint import resolve
     from m2fbench.models.convert import convert as convert_checkpoint
-    from m2fbench.models.convert import parse_size
+    from m2fbench.models.convert import request
     from m2fbench.reporting.terminal import downloading
 
-    console = _console()
+    wanted, console = request(target, task=task, size=size, force=force), _console()
     with downloading(console) as progress:
         checkpoint = resolve(source, config=config, labels=labels, progress=progress)
     _warn(console, checkpoint.warnings)
     with console.status("loading and writing"):
-        made = convert_checkpoint(checkpoint, target, task=task, size=parse_size(size), force=force)
+        made = convert_checkpoint(checkpoint, wanted)
     console.print(Text(f"{made.folder}: tested at {made.size[0]}/{made.size[1]} ({made.origin})"), soft_wrap=True)
 
 
@@ -347,6 +347,6 @@ def _status() -> int:
 
 def _say(message: str, prefix: str, status: int) -> int:
     """``message`` on stderr, each line by itself; returns ``status``."""
-    for line in message.splitlines():
-        typer.echo(f"m2fbench: {prefix}{line}", err=True)
+    for line in message.split("\n"):
+        typer.echo(f"m2fbench: {prefix}{''.join(c if c.isprintable() else '?' for c in line)}", err=True)
     return status

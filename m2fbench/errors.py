@@ -45,3 +45,9 @@ class DeviceError(M2FBenchError): ...
 
 class VerificationError(Exception):
     """The official evaluator gives another figure than ours for the same predictions."""
+
+
+def shown(text: object, limit: int = 120) -> str:
+    """Text from a file or a server as it may stand in a message: on one line, of bounded length, with nothing a terminal would obey."""
+    plain = "".join(c if c.isprintable() else "?" for c in str(text)[: limit + 1])
+    return plain if len(plain) <= limit else f"{plain[: limit - 1]}…"

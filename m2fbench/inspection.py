@@ -75,8 +75,8 @@ def inspect(
     """Look at a checkpoint, load its weights, and run nothing. Arguments and errors are those of ``resolve``; what is found wrong with
     the weights themselves stands in ``problem``."""
     from m2fbench.models.checkpoint import FAMILIES, resolve
-    from m2fbench.models.convert import published_labels
     from m2fbench.models.load import load_module
+    from m2fbench.models.published import published_labels
 
     checkpoint = resolve(reference, config=config, labels=labels, progress=progress)
     parameters, problem = None, None
@@ -152,12 +152,12 @@ def _processor_size(checkpoint: "Checkpoint") -> str | None:
         if "height" in size:
             return f"{size['width']}x{size['height']}"
         return f"shortest edge {size['shortest_edge']}, longest {size.get('longest_edge', '-')}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _processor_warnings(checkpoint: "Checkpoint", processor: str | None) -> Iterator[str]:
-    from m2fbench.models.convert import paper_size
+    from m2fbench.models.published import paper_size
 
     if checkpoint.form != "transformers":
         return

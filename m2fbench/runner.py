@@ -66,7 +66,7 @@ def run(
     """Run every row of a suite under every variant, resuming what an earlier run left, and return the results in order.
 
     suite: loaded, or the path or name of one. checkpoints: hub ids, folders, files, ``zoo:NAME`` or addresses in place of the suite's;
-    config, labels: detectron2 config and class names of those that are single files. only: names of rows. data: the dataset's
+    config, labels: detectron2 config and class names of these, which then are single files. only: names of rows. data: the dataset's
     folder. limit: so many images. device: "auto", "cpu" or "cuda". overrides: ``dotted.key=value``. output: the folder of run
     directories. fresh: discard earlier predictions. verify: re-score with the official evaluator; VerificationError on a difference
     above 1e-9 percent points. loader: makes the model (for tests).
@@ -113,13 +113,16 @@ def plan(
 
 
 def _rows_for(rows: Sequence[Row], references: Sequence[str], config: str | None, labels: str | None) -> list[Row]:
+    from m2fbench.models.download import is_url, redacted
+
     known = {row.checkpoint: row for row in rows if row.checkpoint and not (config or labels)}
     chosen: list[Row] = []
     for reference in references:
         if reference in known:
             chosen.append(known[reference])
             continue
-        last = re.split(r"[/:]", reference.split("@")[0].rstrip("/"))[-1]
+        plain = redacted(reference) if is_url(reference) else reference.split("@")[0]
+        last = re.split(r"[/:]", plain.rstrip("/"))[-1]
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", last)[:70].strip("._-") or "checkpoint"
         taken = {row.name for row in (*rows, *chosen)}
         name = next(n for k in range(1, len(taken) + 2) if (n := base if k == 1 else f"{base}-{k}") not in taken)
@@ -367,7 +370,7 @@ def _post_process(dataset: Dataset, job: _Job, item: "Fed", output: "ForwardOutp
 
 def _describe_checkpoint(checkpoint: "Checkpoint") -> JsonObject:
     facts = asdict(checkpoint)
-    del facts["folder"], facts["labels"], facts["config"], facts["warnings"]
+    del facts["folder"], facts["labels"], facts["config"], facts["warnings"], facts["stamps"]
     return facts | {"weight_files": list(checkpoint.weight_files), "classes": len(checkpoint.labels)}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from m2fbench.datasets.scenes import CATEGORIES
 from m2fbench.errors import CheckpointError
 from m2fbench.labels import label_set
 from m2fbench.models.checkpoint import Checkpoint, resolve
-from m2fbench.models.convert import convert, paper_size, parse_size
+from m2fbench.models.convert import Conversion, request
+from m2fbench.models.convert import convert as convert_as
 from m2fbench.models.load import load
+from m2fbench.models.published import paper_size
 from m2fbench.suite import Variant
 
 PLAIN = Variant(name="plain")
@@ -31,6 +32,10 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Checkpoint:
     return resolve(str(unpack(request.param, tmp_path)))
 
 
+def convert(checkpoint: Checkpoint, target: Path, size: str | None = None, *, force: bool = False) -> Conversion:
+    return convert_as(checkpoint, request(target, size=size, force=force))
+
+
 def logits(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor]:
     pixels = np.load(CHECKPOINTS / "original_r50.npz")["pixels"]
     return load(checkpoint, PLAIN, "cpu").forward(torch.from_numpy(pixels))
@@ -40,7 +45,7 @@ def logits(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_folder_gives_the_same_logits_bit_for_bit(checkpoint: Checkpoint, tmp_path: Path) -> None:
     from transformers import Mask2FormerForUniversalSegmentation
 
-    made = convert(checkpoint, tmp_path / "made", size=(800, 1333))
+    made = convert(checkpoint, tmp_path / "made", size="800/1333")
     expected = logits(checkpoint)
     assert all(torch.equal(a, b) for a, b in zip(logits(resolve(str(made.folder))), expected, strict=True))
     model, report = Mask2FormerForUniversalSegmentation.from_pretrained(made.folder, output_loading_info=True)
@@ -53,7 +58,7 @@ def test_the_folder_gives_the_same_logits_bit_for_bit(checkpoint: Checkpoint, tm
 
 @pytest.mark.full
 def test_what_is_in_the_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    made = convert(checkpoint, tmp_path / "made", size=(640, 2560))
+    made = convert(checkpoint, tmp_path / "made", size="640/2560")
     assert sorted(p.name for p in made.folder.iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
     config = json.loads((made.folder / "config.json").read_text())
     assert tuple(config["id2label"].values()) == checkpoint.labels
@@ -71,7 +76,7 @@ def test_the_processor_prepares_an_image_as_the_paper_does_up_to_its_stretching(
 
     from m2fbench.models.preprocess import preprocess
 
-    made = convert(checkpoint, tmp_path / "made", size=(96, 128))
+    made = convert(checkpoint, tmp_path / "made", size="96/128")
     processor = AutoImageProcessor.from_pretrained(made.folder)
     image = np.random.default_rng(0).integers(0, 256, (192, 256, 3), dtype=np.uint8)
     ours = preprocess(image, 96, 128).pixels
@@ -104,7 +109,7 @@ def test_a_run_of_the_original_is_a_run_of_the_converted(form: str, tmp_path: Pa
     path.write_bytes(pickle.dumps(content))
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(c.name for c in CATEGORIES))
-    made = convert(resolve(str(path), labels=str(labels)), tmp_path / "made", size=(128, 192))
+    made = convert(resolve(str(path), labels=str(labels)), tmp_path / "made", size="128/192")
     suite = tmp_path / "suite.yaml"
     suite.write_text(SUITE.format(original=path, converted=made.folder, labels=labels))
     first, second = run(suite, output=tmp_path / "runs")
@@ -117,23 +122,50 @@ def test_a_run_of_the_original_is_a_run_of_the_converted(form: str, tmp_path: Pa
 
 
 @pytest.mark.full
-def test_what_is_there_is_not_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_what_is_there_is_not_lost(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "made"
     target.mkdir()
+    convert(checkpoint, target, size="1/2")  # an empty folder
+    with pytest.raises(CheckpointError, match="or replace it with --force"):
+        convert(checkpoint, target, size="3/4")
+    convert(checkpoint, target, size="3/4", force=True)
+    assert json.loads((target / "preprocessor_config.json").read_text())["size"]["shortest_edge"] == 3
     (target / "mine.txt").write_text("mine")
     for force in (False, True):
-        with pytest.raises(CheckpointError, match="is there"):
-            convert(checkpoint, target, size=(1, 2), force=force)
-    assert (target / "mine.txt").read_text() == "mine"
-    shutil.rmtree(target)
-    convert(checkpoint, target, size=(1, 2))
-    with pytest.raises(CheckpointError, match="or replace it with --force"):
-        convert(checkpoint, target, size=(3, 4))
-    convert(checkpoint, target, size=(3, 4), force=True)
+        with pytest.raises(CheckpointError, match=r"holds more than a checkpoint \(mine\.txt\)"):
+            convert(checkpoint, target, size="1/2", force=force)
+    (target / "mine.txt").unlink()
+    for elsewhere in (target, target / ".."):  # the folder one is in, and one that is above it
+        monkeypatch.chdir(target)
+        with pytest.raises(CheckpointError, match="is the folder you are in|holds more than"):
+            convert(checkpoint, elsewhere, size="1/2", force=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="holds the checkpoint that is to be converted"):
+        convert(resolve(str(target)), target, size="1/2", force=True)
+    monkeypatch.setattr(Path, "rename", _failing_after(1, Path.rename))
+    with pytest.raises(CheckpointError, match="cannot be written: no more"):
+        convert(checkpoint, target, size="5/6", force=True)
+    monkeypatch.undo()
     assert json.loads((target / "preprocessor_config.json").read_text())["size"]["shortest_edge"] == 3
+    assert resolve(str(target)).labels == checkpoint.labels
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot be written"):
-        convert(checkpoint, tmp_path / "file" / "made", size=(1, 2))
+    for path in (tmp_path / "file", tmp_path / "file" / "made"):
+        with pytest.raises(CheckpointError, match="is there and no folder|cannot be written"):
+            convert(checkpoint, path, size="1/2", force=True)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+def _failing_after(count: int, rename: Callable[..., Any]) -> Callable[..., Any]:
+    """Path.rename that works ``count`` times, fails once, and works again."""
+    calls = []
+
+    def call(path: Path, target: Path) -> Any:
+        calls.append(path)
+        if len(calls) == count + 1:
+            raise OSError("no more")
+        return rename(path, target)
+
+    return call
 
 
 @pytest.mark.full
@@ -169,12 +201,14 @@ def test_the_papers_sizes() -> None:
         size_of("cityscapes", "instance")
 
 
-def test_sizes_as_text() -> None:
-    assert parse_size("800/1333") == (800, 1333)
-    assert parse_size(None) is None
+def test_requests_are_checked_before_anything_is_loaded(tmp_path: Path) -> None:
+    assert request(tmp_path / "x", size="800/1333").size == (800, 1333)
+    assert request(tmp_path / "x").size is None
     for text in ("800", "1333/800", "a/b", "0/5", "1/2/3"):
         with pytest.raises(CheckpointError, match="expected SHORTEST/LONGEST"):
-            parse_size(text)
+            request(tmp_path / "x", size=text)
+    with pytest.raises(CheckpointError, match="did you mean 'panoptic'"):
+        request(tmp_path / "x", task="panoptik")
 
 
 @pytest.mark.full

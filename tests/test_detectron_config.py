@@ -79,9 +79,21 @@ def test_tags_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_detectron2s_defaults_where_the_files_are_silent(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("MODEL: {MASK_FORMER: {TEST: {INSTANCE_ON: true}}}")
+    text = "MODEL: {META_ARCHITECTURE: MaskFormer, MASK_FORMER: {TEST: {INSTANCE_ON: true}}}"
+    (tmp_path / "c.yaml").write_text(text)
     config = read_detectron_config(tmp_path / "c.yaml")
     assert (config.sizes, config.dataset) == ((800, 1333), (None, "instance"))
+    (tmp_path / "c.yaml").write_text(text.replace("META_ARCHITECTURE: MaskFormer, ", ""))
+    assert read_detectron_config(tmp_path / "c.yaml").sizes is None, "a part of a config decides nothing by its silence"
+
+
+def test_texts_are_decoded_as_detectron2_does(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text('MODEL: {MASK_FORMER: {PRE_NORM: "False", NHEADS: "8"}, RESNETS: {STRIDE_IN_1X1: "maybe"}}')
+    config = read_detectron_config(tmp_path / "c.yaml")
+    assert config.flag("MODEL.MASK_FORMER.PRE_NORM") is False
+    assert config.get("MODEL.MASK_FORMER.NHEADS") == 8
+    with pytest.raises(CheckpointError, match="STRIDE_IN_1X1: expected true or false, got 'maybe'"):
+        config.flag("MODEL.RESNETS.STRIDE_IN_1X1")
 
 
 def test_every_published_test_dataset_is_known() -> None:
@@ -101,9 +113,15 @@ def test_every_published_test_dataset_is_known() -> None:
         ("A: [", "not valid YAML"),
         ("- a", "expected a config of detectron2, got list"),
         ("{[a]: b}", "not valid YAML"),
-        ("A: " + "{B: " * 12 + "1" + "}" * 12, "more than 10 deep"),
-        ("INPUT: {MIN_SIZE_TEST: x}", "expected sizes in pixels"),
-        ("INPUT: {MIN_SIZE_TEST: 0}", "expected sizes in pixels"),
+        ("A: " + "{B: " * 300 + "1" + "}" * 300, "nested too deep"),
+        ("INPUT: {MIN_SIZE_TEST: x, MAX_SIZE_TEST: 5}", "expected sizes in pixels"),
+        ("INPUT: {MIN_SIZE_TEST: 0, MAX_SIZE_TEST: 5}", "expected sizes in pixels"),
+        ("A: !!bool x", "not valid YAML"),
+        ("A: !!int ''", "not valid YAML"),
+        ("A: !!timestamp foo", "not valid YAML"),
+        ("A: " + "1:" * 400 + "1.5", "not valid YAML"),
+        ("a0: &a0 {}\n" + "\n".join(f"a{i}: &a{i} {{" + ", ".join(f"k{j}: *a{i - 1}" for j in range(60)) + "}" for i in range(1, 8)), "keys"),
+        ("a0: &a0 {x: 1}\n" + "\n".join(f"a{i}: &a{i} {{<<: [" + ", ".join([f"*a{i - 1}"] * 10) + "]}" for i in range(1, 10)), "not valid YAML"),
         ("\n".join(["a: &a0 {x: 1}"] + [f"b{i}: &a{i} {{" + ", ".join(f"k{j}: *a{i - 1}" for j in range(20)) + "}" for i in range(1, 8)]), "keys"),
         ("a: " + "x" * (1 << 20), "expected a config of detectron2, got a file of"),
     ],

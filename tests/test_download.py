@@ -152,9 +152,9 @@ def test_a_server_without_ranges_or_lengths(server: Server) -> None:
 
 
 def test_a_wrong_hash_is_refused_and_not_kept(server: Server) -> None:
-    for name in ("/zoo/model_final_000000.pkl", "/mm/mask2former-00000000.pth"):
+    for name in ("/zoo/model_final_000000.pkl", "/mm/mask2former-0000000a.pth"):
         server.files[name] = CONTENT
-        with pytest.raises(CheckpointError, match=r"its name promises 0+; it was deleted"):
+        with pytest.raises(CheckpointError, match=r"its name promises 0+a?; it was deleted"):
             fetch(server.url + name)
         assert not [p for p in cache_folder().rglob("*") if p.is_file() and p.stat().st_size]
     right = f"/mm/mask2former-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"

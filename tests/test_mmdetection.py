@@ -87,13 +87,24 @@ def test_what_has_no_counterpart_is_named(file: Path, name: str) -> None:
     def with_text(text: str) -> Callable[[dict[str, Any]], None]:
         return lambda content: content["meta"].update(cfg=text)
 
+    head = "model = dict(type='Mask2Former', panoptic_head=dict({}))"
     cases: list[tuple[Callable[[dict[str, Any]], None], str]] = [
-        (with_text("backbone=dict(style='caffe')"), "a ResNet of style='caffe'"),
-        (with_text("dict(num_heads=8, num_levels=3, num_points=8)"), "other than 4 points"),
-        (with_text("dict(qk_scale=0.5)"), "qk_scale"),
+        (with_text("model = dict(type='MaskFormer')"), "type='MaskFormer'"),
+        (with_text("model = dict(backbone=dict(style='caffe'))"), "style='caffe'"),
+        (with_text("model = {'backbone': {'dilations': (1, 1, 1, 2)}}"), r"dilations=\[1, 1, 1, 2\]"),
+        (with_text("model = dict(data_preprocessor=dict(bgr_to_rgb=False))"), "bgr_to_rgb=False"),
+        (with_text("model = dict(data_preprocessor=dict(mean=[0, 0, 0]))"), "mean="),
+        (with_text("model = dict(backbone=dict(qk_scale=0.5))"), "qk_scale=0.5"),
+        (with_text(head.format("layers=dict(self_attn_cfg=dict(num_heads=8, num_levels=3, num_points=8))")), "num_points=8"),
+        (with_text(head.format("layers=[dict(cross_attn_cfg=dict(num_heads=2))]")), "num_heads=2"),
+        (with_text(head.format("ffn_cfg=dict(act_cfg=dict(type='GELU'))")), "type='GELU'"),
         (
             lambda c: c["state_dict"].update({"panoptic_head.extra.weight": torch.zeros(1)}),
             "Mask2Former has not: panoptic_head.extra.weight",
+        ),
+        (
+            lambda c: c["state_dict"].update({"decode_head.query_embed.weight": torch.zeros(8, 32)}),
+            "the same weight under two names",
         ),
         (lambda c: c["meta"].update(dataset_meta={"classes": ["a"]}), ""),
     ]

@@ -154,7 +154,7 @@ def test_a_legacy_file_cannot_claim_more_than_it_has(tmp_path: Path) -> None:
     content = path.read_bytes()
     assert content.count(b"K\x04") >= 2
     path.write_bytes(content.replace(b"K\x04", b"J\x00\x00\x00\x7f"))
-    with pytest.raises(PickleError, match="claims more data"):
+    with pytest.raises(PickleError, match="claims .* bytes of weights and has"):
         read_torch(path)
 
 

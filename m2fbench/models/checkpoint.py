@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m2fbench.errors import CheckpointError
-from m2fbench.models.download import Progress, fetch, is_url
-from m2fbench.models.zoo import PREFIX, ZooEntry, zoo_entry
+from m2fbench.errors import CheckpointError, shown
+from m2fbench.models.download import Progress, fetch, is_url, redacted
+from m2fbench.models.zoo import ZooEntry, is_zoo, zoo_entry
 from m2fbench.registry import near
 from m2fbench.types import JsonObject
 
@@ -50,6 +50,8 @@ class Checkpoint:
     detectron_config: str | None = None
     task: str | None = None
     test_size: tuple[int, int] | None = None
+    test_size_origin: str | None = None
+    stamps: tuple[str, ...] = ()
     published: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -73,7 +75,8 @@ def resolve(
     if (single := _single_file(reference, progress)) is not None:
         from m2fbench.models.single_file import describe_file
 
-        return describe_file(single[0], reference, config=config, labels=labels, entry=single[1])
+        shown_as = redacted(reference) if is_url(reference) else reference
+        return describe_file(single[0], shown_as, config=config, labels=labels, entry=single[1])
     if config or labels:
         given = "--config" if config else "--labels"
         raise CheckpointError(
@@ -84,12 +87,12 @@ def resolve(
 
 def _single_file(reference: str, progress: Progress | None) -> tuple[Path, ZooEntry | None] | None:
     """The file that is the checkpoint, and the zoo's row it was got by; None for what is a folder."""
-    if reference.startswith(PREFIX):
+    if is_zoo(reference):
         entry = zoo_entry(reference)
         return fetch(entry.url, progress), entry
     if is_url(reference):
         return fetch(reference, progress), None
-    path = Path(reference).expanduser()
+    path = user_path(reference, "checkpoint")
     if path.is_file():
         if path.name in (*WEIGHTS, "config.json"):
             raise CheckpointError(
@@ -97,6 +100,35 @@ def _single_file(reference: str, progress: Progress | None) -> tuple[Path, ZooEn
             )
         return path, None
     return (_trained(path, reference), None) if path.is_dir() and not (path / "config.json").exists() else None
+
+
+def user_path(text: str, what: str) -> Path:
+    """The path that a user wrote, ``~`` expanded. Raises CheckpointError where there cannot be one, or it may not be looked at."""
+    try:
+        path = Path(text).expanduser()
+        path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{what} {shown(text)}: cannot be looked at ({reason}); check the path and its permissions") from None
+    return path
+
+
+def stamp_of(path: Path) -> str:
+    """What tells this state of a file from another, cheaply."""
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
+    return f"{facts.st_ino} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def refuse_changed(checkpoint: "Checkpoint") -> None:
+    """Raise CheckpointError where a weight file is no longer the one that was hashed: a training may be writing it."""
+    for name, stamp in zip(checkpoint.weight_files, checkpoint.stamps, strict=bool(checkpoint.stamps)):
+        if stamp_of(checkpoint.folder / name) != stamp:
+            raise CheckpointError(
+                f"{checkpoint.folder / name}: has changed since it was looked at; run again once nothing writes it"
+            )
 
 
 def _trained(folder: Path, reference: str) -> Path:
@@ -118,11 +150,12 @@ def _trained(folder: Path, reference: str) -> Path:
 def _resolve_folder(reference: str) -> Checkpoint:
     folder, revision = _locate(reference)
     config = _read_config(folder, reference)
+    _refuse_absurd(config, reference)
     files = _weight_files(folder, reference)
     try:
         labels, queries = _labels(config), _queries(config)
         backbone = str((config.get("backbone_config") or {}).get("model_type") or _BACKBONES[config["model_type"]])
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{reference}: config.json is not a Mask2Former's ({error}); copy or download it again") from None
     return Checkpoint(
         reference=reference,
@@ -133,8 +166,33 @@ def _resolve_folder(reference: str) -> Checkpoint:
         queries=queries,
         backbone=backbone,
         weight_files=files,
+        stamps=tuple(stamp_of(folder / name) for name in files),
         config=config,
     )
+
+
+MAX_LAYERS, MAX_WIDTH = 1000, 200_000  # beyond these a config is damaged, or means to exhaust the machine
+
+
+def _refuse_absurd(config: dict[str, Any], reference: str) -> None:
+    """Look at every size in a config before a model is made of it. Raises CheckpointError."""
+    waiting: list[tuple[str, Any]] = [("", config)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(str(key), inner) for key, inner in value.items() if key not in ("id2label", "label2id")]
+        elif isinstance(value, list):
+            waiting += [(name, inner) for inner in value]
+        limit = MAX_LAYERS if "layers" in name or name == "depths" else MAX_WIDTH
+        counts = name.endswith("_layers") or name in ("depths", "hidden_sizes")
+        if (isinstance(value, int) and abs(value) > limit) or (counts and not isinstance(value, int | list)):
+            raise CheckpointError(
+                f"{reference}: config.json is not a Mask2Former's ({shown(name)} is {shown(value, 40)}); copy or download it again"
+            )
+    backbone = config.get("backbone_config") or {}
+    for name in ("depths", "hidden_sizes"):
+        if isinstance(backbone, dict) and not isinstance(backbone.get(name, []), list):
+            raise CheckpointError(f"{reference}: config.json is not a Mask2Former's ({name} is no list); copy or download it again")
 
 
 _BACKBONES = {"mask2former": "swin", "maskformer": "swin", "eomt": "vit", "eomt_dinov3": "vit"}  # where the config names none
@@ -157,15 +215,17 @@ def _labels(config: dict[str, Any]) -> tuple[str, ...]:
 def _locate(reference: str) -> tuple[Path, str | None]:
     if reference.startswith("bundled:"):
         folder = bundled_folder() / reference.removeprefix("bundled:")
-        if not folder.is_dir() or folder.parent != bundled_folder():
+        if folder.name not in bundled_names() or folder.parent != bundled_folder():
             known = bundled_names()
             raise CheckpointError(
                 f"{reference}: expected one of {', '.join(f'bundled:{n}' for n in known)}{near(folder.name, known)}"
             )
         return folder, None
-    path = Path(reference).expanduser()
+    path = user_path(reference, "checkpoint")
     if path.is_dir():
         return path, None
+    if path.suffix in (".pkl", ".pth", ".pt", ".bin", ".safetensors") or path.is_symlink():
+        raise CheckpointError(f"{shown(reference)}: no such file; check the path")
     if not _HUB_ID.fullmatch(reference) or reference.startswith("."):
         raise CheckpointError(f"{reference}: no such folder, and not a hub id (owner/name or owner/name@revision)")
     return _download(reference)
@@ -225,7 +285,7 @@ def _read_config(folder: Path, reference: str) -> dict[str, Any]:
     except FileNotFoundError:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
         raise CheckpointError(f"{reference}: expected a transformers folder with config.json, got {found}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{reference}: config.json cannot be read ({error}); copy or download the checkpoint again"
         ) from error
@@ -251,13 +311,14 @@ def _weight_files(folder: Path, reference: str) -> tuple[str, ...]:
         if not name.endswith(".index.json"):
             return (name,)
         try:
-            shards = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            shards = sorted(set(map(str, json.loads(path.read_bytes())["weight_map"].values())))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{reference}: {name} is not a weight index ({error}); copy or download the checkpoint again"
             ) from error
         for shard in shards:
-            if not (folder / shard).is_file() or Path(shard).name != shard:
+            suffix = name.removesuffix(".index.json")[name.index(".") :]
+            if Path(shard).name != shard or not shard.endswith(suffix) or not (folder / shard).is_file():
                 raise CheckpointError(
                     f"{reference}: {name} names {shard}, which is not there; copy or download the checkpoint again"
                 )

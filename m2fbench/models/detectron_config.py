@@ -12,11 +12,16 @@ from typing import Any
 
 import yaml
 
-from m2fbench.errors import CheckpointError
+from m2fbench.errors import CheckpointError, shown
+from m2fbench.models.preprocess import PIXEL_MEAN, PIXEL_STD
 from m2fbench.types import JsonObject
+from m2fbench.yaml_lines import BoundedLoader
 
 MAX_BYTES, MAX_BASES, MAX_KEYS = 1 << 20, 20, 10_000
-_PIXELS = {"PIXEL_MEAN": [123.675, 116.28, 103.53], "PIXEL_STD": [58.395, 57.12, 57.375]}
+_PIXELS = {"PIXEL_MEAN": list(PIXEL_MEAN), "PIXEL_STD": list(PIXEL_STD)}
+
+# what weights cannot say
+UNSAID = ("MODEL.MASK_FORMER.PRE_NORM", "MODEL.RESNETS.STRIDE_IN_1X1")
 
 # DATASETS.TEST -> (label set, task)
 DATASETS = {
@@ -67,6 +72,13 @@ class DetectronConfig:
     def get(self, key: str, default: Any = None) -> Any:
         return self.values.get(key, default)
 
+    def flag(self, key: str) -> bool:
+        """A yes or no; no where the files are silent, as in all published checkpoints."""
+        value = self.get(key, False)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{self.path}: {key}: expected true or false, got {reprlib.repr(value)}")
+        return value
+
     @property
     def dataset(self) -> tuple[str | None, str | None]:
         """(label set, task) of the test dataset; None for one that is not published."""
@@ -85,8 +97,23 @@ class DetectronConfig:
         return None
 
     @property
-    def sizes(self) -> tuple[int, int]:
-        """(shortest edge, cap on the longest) at test time, in pixels; detectron2's own defaults where the files are silent."""
+    def whole(self) -> bool:
+        """Whether it is a config of detectron2 at all, in full: then its silence means detectron2's own defaults."""
+        return isinstance(self.get("MODEL.META_ARCHITECTURE"), str)
+
+    @property
+    def unsaid(self) -> tuple[str, ...]:
+        """What weights cannot say and these files do not say either."""
+        return tuple(
+            key for key in ("MODEL.MASK_FORMER.PRE_NORM", "MODEL.RESNETS.STRIDE_IN_1X1", "INPUT.FORMAT") if key not in self.values
+        )
+
+    @property
+    def sizes(self) -> tuple[int, int] | None:
+        """(shortest edge, cap on the longest) at test time, in pixels; detectron2's own defaults where a whole config is silent, None
+        where a part of one is."""
+        if not self.whole and not {"INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"} <= set(self.values):
+            return None
         sizes = self.get("INPUT.MIN_SIZE_TEST", 800), self.get("INPUT.MAX_SIZE_TEST", 1333)
         if not all(isinstance(size, int) and 0 < size < 1 << 16 for size in sizes):
             raise CheckpointError(
@@ -110,17 +137,21 @@ def read_detectron_config(path: Path) -> DetectronConfig:
             raise CheckpointError(f"{path}: _BASE_ leads in a circle over {chain[-1]}; mend the chain")
     values: JsonObject = {}
     for layer in reversed(layers):
-        values |= _flat(layer)
+        values |= _flat(path, layer)
     return DetectronConfig(path, values)
 
 
 def _base(path: Path, base: Any) -> Path:
     if not isinstance(base, str) or "://" in base or Path(base).suffix not in (".yaml", ".yml"):
         raise CheckpointError(f"{path}: _BASE_: expected the path of a YAML file, got {reprlib.repr(base)}")
-    found = path.parent / Path(base).expanduser()
-    if not found.is_file():
+    found = path.parent / base
+    try:
+        there = found.is_file()
+    except (OSError, ValueError):
+        there = False
+    if not there:
         raise CheckpointError(
-            f"{path}: its _BASE_ {base} is not there; put it there, or take this config away to go by the weights alone"
+            f"{path}: its _BASE_ {shown(base)} is not there; put it there, or take this config away to go by the weights alone"
         )
     return found
 
@@ -129,8 +160,8 @@ class _Inert:
     """In place of what a Python tag would have made."""
 
 
-class _Loader(yaml.SafeLoader):
-    pass
+class _Loader(BoundedLoader):
+    """Reads what tags of Python stand before as nothing."""
 
 
 def _inert(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
@@ -145,39 +176,47 @@ _Loader.add_multi_constructor("!", _inert)
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: expected a config of detectron2, got no file; check the path")
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path}: expected a config of detectron2, got a file of {path.stat().st_size:,} bytes")
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid YAML: {(str(error).splitlines() or [''])[0][:120]}") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); check the file and its permissions") from error
+    try:
+        document = yaml.load(text, _Loader)
+    except Exception as error:  # a tag on a value that is none of its kind makes yaml raise whatever it runs into
+        raise CheckpointError(f"{path}: not valid YAML: {(str(error).splitlines() or [type(error).__name__])[0][:120]}") from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{path}: expected a config of detectron2, got {type(document).__name__}")
     return document
 
 
-def _flat(document: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> JsonObject:
-    if depth > 10:
-        raise CheckpointError("config: nested more than 10 deep; is this a config of detectron2?")
+def _flat(path: Path, document: Mapping[Any, Any]) -> JsonObject:
+    """Dotted key -> value. Aliases can make it unfold without end, so what is visited is counted."""
     found: JsonObject = {}
-    for key, value in document.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            found |= _flat(value, f"{name}.", depth + 1)
-            if len(found) > MAX_KEYS:  # aliases of aliases can unfold without end
-                raise CheckpointError(f"config: more than {MAX_KEYS} keys; is this a config of detectron2?")
-        elif not isinstance(value, _Inert):
-            found[name] = _literal(value)
+    waiting: list[tuple[str, Mapping[Any, Any]]] = [("", document)]
+    visited = 0
+    while waiting:
+        prefix, mapping = waiting.pop()
+        for key, value in mapping.items():
+            visited += 1
+            if visited > MAX_KEYS or len(prefix) > 500:
+                raise CheckpointError(f"{path}: more than {MAX_KEYS} keys, or nested too deep; is this a config of detectron2?")
+            name = f"{prefix}{str(key)[:100]}"
+            if isinstance(value, dict):
+                waiting.append((f"{name}.", value))
+            elif not isinstance(value, _Inert):
+                found[name] = _literal(value)
     return found
 
 
 def _literal(value: Any) -> Any:
-    """detectron2 writes tuples as text, ``("coco_2017_val",)``; a literal is read, nothing is evaluated."""
-    if isinstance(value, str) and value[:1] in ("(", "[") and len(value) < 1000:
+    """detectron2 decodes texts that are literals (``("coco_2017_val",)``, ``"False"``); a literal is read, nothing is evaluated."""
+    if isinstance(value, str) and len(value) < 1000:
         try:
             return ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return value
     return value
 
@@ -207,9 +246,9 @@ def apply_config(config: JsonObject, detectron: DetectronConfig, reference: str)
             raise CheckpointError(
                 f"{detectron.path}: MODEL.{key}: only ImageNet's {expected} is supported, got {reprlib.repr(found)}"
             )
-    stride = {"downsample_in_bottleneck": bool(detectron.get("MODEL.RESNETS.STRIDE_IN_1X1", False))} if resnet else {}
+    stride = {"downsample_in_bottleneck": detectron.flag("MODEL.RESNETS.STRIDE_IN_1X1")} if resnet else {}
     return config | {
-        "pre_norm": bool(detectron.get("MODEL.MASK_FORMER.PRE_NORM", False)),
+        "pre_norm": detectron.flag("MODEL.MASK_FORMER.PRE_NORM"),
         "backbone_config": backbone | stride,
     }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from m2fbench.errors import CheckpointError, DeviceError, ImageError
-from m2fbench.models.checkpoint import Checkpoint
+from m2fbench.models.checkpoint import Checkpoint, refuse_changed
 from m2fbench.models.preprocess import ModelInput
 from m2fbench.models.torch_files import scan_torch
 from m2fbench.types import JsonObject
@@ -134,17 +134,19 @@ def load_module(checkpoint: Checkpoint, *, dtype: str = "float32", eager: bool =
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     options: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
+    refuse_changed(checkpoint)
     source: Any = checkpoint.folder
     if checkpoint.form != "transformers":
         from m2fbench.models.single_file import read_state
 
         source, options["state_dict"] = None, read_state(checkpoint)
         options["config"] = transformers.Mask2FormerConfig(**checkpoint.config)
+    family = getattr(transformers, _CLASSES[checkpoint.config["model_type"]])
     try:
-        for name in checkpoint.weight_files:
-            if checkpoint.form == "transformers" and name.endswith(".bin"):
-                scan_torch(checkpoint.folder / name)
-        model, report = getattr(transformers, _CLASSES[checkpoint.config["model_type"]]).from_pretrained(
+        if checkpoint.form == "transformers":
+            _look_at(checkpoint)
+            _refuse_oversized(checkpoint, family)
+        model, report = family.from_pretrained(
             source,
             dtype=getattr(torch, dtype),
             local_files_only=True,
@@ -153,14 +155,42 @@ def load_module(checkpoint: Checkpoint, *, dtype: str = "float32", eager: bool =
             ignore_mismatched_sizes=True,  # so that they are reported, and refused below
             **options,
         )
+    except CheckpointError:
+        raise
     except Exception as error:  # transformers, safetensors and torch raise a dozen kinds for unreadable weights
         logging.getLogger(__name__).debug("loading failed", exc_info=True)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{checkpoint.reference}: the weights cannot be loaded: {reason}; copy or download them again"
         ) from error
+    refuse_changed(checkpoint)
     _refuse_partial(checkpoint.reference, report)
     return model.eval()
+
+
+def _look_at(checkpoint: Checkpoint) -> None:
+    """Find damaged and malicious weight files before transformers opens them. Raises what safetensors and ``scan_torch`` raise."""
+    from safetensors import safe_open
+
+    for path in (checkpoint.folder / name for name in checkpoint.weight_files if not name.endswith(".json")):
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt"):
+                pass
+        else:
+            scan_torch(path)
+
+
+def _refuse_oversized(checkpoint: Checkpoint, family: Any) -> None:
+    """Compare the model that config.json asks for, made without memory, with what its files can hold: transformers would allocate it."""
+    config = family.config_class.from_pretrained(checkpoint.folder, local_files_only=True)
+    with torch.device("meta"):
+        asked = sum(weight.numel() for weight in family(config).parameters())
+    held = sum((checkpoint.folder / name).stat().st_size for name in checkpoint.weight_files)
+    if asked > held:  # a weight takes a byte at the very least
+        raise CheckpointError(
+            f"{checkpoint.reference}: config.json asks for {asked:,} weights, more than {', '.join(checkpoint.weight_files[:2])} can hold "
+            f"({held:,} bytes); use the config.json that belongs to them, or copy or download the checkpoint again"
+        )
 
 
 def _refuse_partial(reference: str, report: dict[str, Any]) -> None:

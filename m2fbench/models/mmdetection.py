@@ -2,17 +2,21 @@
 
 The mapping was checked against mmdetection 3.3: logits equal to a few units in the last place for ResNet and Swin, at tiny and real
 sizes. Patch merging lists its four neighbours channel by channel there and block by block in the original, so those weights are
-permuted. What shapes cannot say is looked up in the config text that the checkpoint carries, which is read and never run.
+permuted. What shapes cannot say is looked up in the config text that the checkpoint carries, which is parsed and never run.
 """
 
+import ast
 import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
-from m2fbench.errors import CheckpointError
+from m2fbench.errors import CheckpointError, shown
+from m2fbench.models.original import SAMPLING_POINTS, put
 from m2fbench.models.weights import StateDict
+from m2fbench.types import JsonObject
 
 _H, _P, _R = r"(?:panoptic|decode)_head", "sem_seg_head.pixel_decoder", "sem_seg_head.predictor"
 _DECODER = rf"{_H}\.transformer_decoder\.layers\.(\d+)"
@@ -64,12 +68,16 @@ _RESNET = re.compile(r"backbone\.layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.
 _MASK_EMBED = re.compile(rf"{_H}\.mask_embed\.([024])\.(.+)")
 _MERGING = re.compile(r"backbone\.stages\.(\d+)\.downsample\.(norm|reduction)\.(weight|bias)")
 
-# what other settings look like in the config text, with weights of the same shapes
-_UNSUPPORTED = {
-    r"type='MaskFormer'": "a MaskFormer (the first one)",
-    r"style='caffe'": "a ResNet of style='caffe'",
-    r"qk_scale=(?!None)\S": "a Swin with qk_scale",
-    r"num_levels=\d+,\s*num_points=(?!4\b)\d+": "a deformable attention of other than 4 points",
+# settings that leave names and shapes as they are and change the output -> the values that transformers' Mask2Former has
+_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "style": ("pytorch",),
+    "qk_scale": (None,),
+    "mean": ([123.675, 116.28, 103.53],),
+    "std": ([58.395, 57.12, 57.375],),
+    "bgr_to_rgb": (True,),
+    "to_rgb": (True,),
+    "dilations": ([1, 1, 1, 1],),
+    "strides": ([1, 2, 2, 2], [4, 2, 2, 2]),  # of a ResNet, of a Swin
 }
 
 
@@ -77,29 +85,92 @@ def is_mmdetection(names: Iterable[str]) -> bool:
     return any(re.match(rf"{_H}\.(pixel_decoder|transformer_decoder|query_feat)\.", name) for name in names)
 
 
-def to_original(state: StateDict, meta: Mapping[str, Any] | None, reference: str) -> StateDict:
-    """The same weights under the original's names. Raises CheckpointError naming a weight, or a setting, that has no counterpart."""
-    text = str((meta or {}).get("cfg") or (meta or {}).get("config") or "")
-    for pattern, what in _UNSUPPORTED.items():
-        if re.search(pattern, text):
-            raise CheckpointError(
-                f"{reference}: an mmdetection checkpoint of {what}, which has no counterpart in transformers' Mask2Former"
-            )
-    made: StateDict = {}
+def to_original(state: StateDict, reference: str) -> StateDict:
+    """The same weights under the original's names. Raises CheckpointError naming a weight that has no counterpart."""
+    made: dict[str, tuple[str, torch.Tensor]] = {}
     unknown = []
     for name, value in state.items():
         if match := _MERGING.fullmatch(name):
-            made[f"backbone.layers.{match[1]}.downsample.{match[2]}.{match[3]}"] = _by_block(name, value, reference)
-        elif target := _target(name):
-            made[target] = value
+            target = f"backbone.layers.{match[1]}.downsample.{match[2]}.{match[3]}"
+            put(made, target, name, _by_block(name, value, reference), reference)
+        elif renamed := _target(name):
+            put(made, renamed, name, value, reference)
         else:
             unknown.append(name)
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise CheckpointError(
-            f"{reference}: an mmdetection checkpoint with a weight that Mask2Former has not: {unknown[0][:120]}{more}"
+            f"{reference}: an mmdetection checkpoint with a weight that Mask2Former has not: {shown(unknown[0])}{more}"
         )
-    return made
+    return {name: value for name, (_, value) in made.items()}
+
+
+def check_settings(meta: Mapping[str, Any] | None, config: JsonObject, reference: str) -> tuple[str, ...]:
+    """What is taken for granted: nothing, where the config text that the checkpoint carries says it all.
+
+    config: as read from the weights. Raises CheckpointError where the text asks for what transformers' Mask2Former does not do.
+    """
+    text = (meta or {}).get("cfg") or (meta or {}).get("config")
+    try:
+        tree = ast.parse(text) if isinstance(text, str) and len(text) < 1 << 20 else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = None
+    if tree is None:
+        return (
+            "it carries no config: what weights cannot say (heads, activations, strides) is taken to be as in mmdetection's published ones",
+        )
+    for where, key, value in _settings(tree):
+        allowed = _allowed(where, key, config)
+        if allowed is not None and value not in allowed:
+            raise CheckpointError(
+                f"{reference}: an mmdetection checkpoint whose config has {key}={reprlib.repr(value)}, which has no counterpart in "
+                f"transformers' Mask2Former (only {' or '.join(map(repr, allowed))})"
+            )
+    return ()
+
+
+def _allowed(where: tuple[str, ...], key: str, config: JsonObject) -> tuple[Any, ...] | None:
+    """The values that a setting may have; None for one that does not matter. where: the keys it lies under."""
+    head = any(part in where for part in ("panoptic_head", "decode_head"))
+    if "train_cfg" in where or "test_cfg" in where or "model" not in where:
+        return None
+    if key == "type" and not where[where.index("model") + 1 :]:
+        return ("Mask2Former", "EncoderDecoder")
+    if head and key == "num_heads":
+        return (config["num_attention_heads"],)
+    if key == "num_points" and any("attn" in part for part in where):
+        return (SAMPLING_POINTS,)
+    if head and key == "type" and where[-1] == "act_cfg":
+        return ("ReLU", None)
+    if not head and key == "type" and where[-1] == "act_cfg":
+        return ("ReLU",) if config["backbone_config"]["model_type"] == "resnet" else ("GELU",)
+    if head and key in ("style", "strides"):
+        return None
+    return _SETTINGS.get(key)
+
+
+def _settings(tree: ast.AST) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """(keys it lies under, key, value) of every literal in a config text of ``dict(...)`` and ``{...}``; nothing is evaluated."""
+    waiting: list[tuple[tuple[str, ...], str, ast.AST]] = []
+    for statement in ast.iter_child_nodes(tree):
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            waiting.append(((), statement.targets[0].id, statement.value))
+    while waiting:
+        where, key, node = waiting.pop()
+        inside = (*where, key)
+        if isinstance(node, ast.Call):
+            waiting += [(inside, word.arg, word.value) for word in node.keywords if word.arg]
+        elif isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            waiting += [(inside, k.value, v) for k, v in pairs if isinstance(k, ast.Constant) and isinstance(k.value, str)]
+        elif isinstance(node, ast.List | ast.Tuple) and any(isinstance(e, ast.Call | ast.Dict) for e in node.elts):
+            waiting += [(where, key, element) for element in node.elts]
+        else:
+            try:
+                value = ast.literal_eval(node)
+            except (ValueError, TypeError, RecursionError, MemoryError):
+                continue
+            yield where, key, list(value) if isinstance(value, tuple) else value
 
 
 def class_names(meta: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from m2fbench.errors import CheckpointError
+from m2fbench.errors import CheckpointError, shown
 from m2fbench.models.weights import StateDict
 from m2fbench.types import JsonObject
 
@@ -128,16 +128,25 @@ def describe_other(names: Iterable[str]) -> str:
     for prefix, what in _OTHERS.items():
         if any(name.startswith(prefix) for name in names):
             return what
-    return f"something else, with weights named {', '.join(names[:3])}"
+    return f"something else, with weights named {shown(', '.join(names[:3]))}"
 
 
-def modern_names(state: StateDict) -> StateDict:
-    """The state dict under the names of the original code's last version: its first lacked ``pixel_decoder.``."""
-    renamed = {}
+def modern_names(state: StateDict, reference: str) -> StateDict:
+    """The state dict under the names of the original code's last version: its first lacked ``pixel_decoder.``. Raises CheckpointError."""
+    renamed: dict[str, tuple[str, torch.Tensor]] = {}
     for name, value in state.items():
         inside = re.match(r"sem_seg_head\.(?!pixel_decoder\.|predictor\.)(.+)", name)
-        renamed[f"sem_seg_head.pixel_decoder.{inside[1]}" if inside else name] = value
-    return renamed
+        put(renamed, f"sem_seg_head.pixel_decoder.{inside[1]}" if inside else name, name, value, reference)
+    return {name: value for name, (_, value) in renamed.items()}
+
+
+def put(made: dict[str, tuple[str, torch.Tensor]], target: str, source: str, value: torch.Tensor, reference: str) -> None:
+    """``made[target] = source, value``. Raises CheckpointError where another weight is there: one of them would silently go."""
+    if target in made:
+        raise CheckpointError(
+            f"{reference}: {shown(made[target][0])} and {shown(source)} are the same weight under two names; delete the one that is not meant"
+        )
+    made[target] = (source, value)
 
 
 def to_transformers(state: StateDict, reference: str) -> StateDict:
@@ -146,27 +155,29 @@ def to_transformers(state: StateDict, reference: str) -> StateDict:
     Filled in is only what no output depends on: Swin's last norm, which Mask2Former leaves out, the batch counters of batch norms,
     and the loss's class weights. Raises CheckpointError naming a weight that is unknown.
     """
-    made: StateDict = {}
+    made: dict[str, tuple[str, torch.Tensor]] = {}
     unknown = []
     for name, value in state.items():
         targets = _targets(name)
         if len(targets) == 1:
-            made[targets[0]] = value
+            put(made, targets[0], name, value, reference)
         elif targets:
             if value.dim() == 0 or value.shape[0] % len(targets):
                 raise CheckpointError(
                     f"{reference}: {name} is {list(value.shape)}, expected query, key and value one after the other"
                 )
-            made |= dict(zip(targets, (part.clone() for part in value.chunk(len(targets))), strict=True))
+            for target, part in zip(targets, value.chunk(len(targets)), strict=True):
+                put(made, target, name, part.clone(), reference)
         elif not _DERIVED.fullmatch(name):
             unknown.append(name)
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise CheckpointError(
-            f"{reference}: a weight is unknown to Mask2Former: {unknown[0][:120]}{more}; only the published architecture "
+            f"{reference}: a weight is unknown to Mask2Former: {shown(unknown[0])}{more}; only the published architecture "
             f"(ResNet or Swin, MSDeformAttnPixelDecoder, MultiScaleMaskedTransformerDecoder) is read"
         )
-    return made | _unused(made)
+    mapped = {name: value for name, (_, value) in made.items()}
+    return mapped | _unused(mapped)
 
 
 def _targets(name: str) -> list[str]:

@@ -3,8 +3,8 @@
 The standard library's disassembler (``pickletools.genops``) turns the file into opcodes, checking every length against what is
 there; the small machine below understands those constructs of which a pickled state dict is made: plain values and containers,
 ``OrderedDict``, and numpy arrays, dtypes and scalars under the names that numpy 1 and numpy 2 give them. Any other type is refused by
-name. Work and memory are bounded by the file's size: no memo index, repeated copy, declared shape or hash of nested tuples can
-multiply it.
+name. Work and memory are bounded by the file's size: no memo index, repeated copy, declared shape, huge number or hash of nested tuples
+can multiply it.
 """
 
 import math
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_OPCODES = 2_000_000  # a Swin-L file has about 20,000; this many take a few seconds
+MAX_OPCODES = 500_000  # a Swin-L file has about 20,000; this many take a second
+MAX_BITS = 1024  # of a number; torch's magic one has 77
 MAX_DIMENSIONS = 64  # as many as an array may have
 REFUSED = "it was refused and nothing of it was run"
 _KEY_TYPES = (str, bytes, int, float, bool, type(None))
@@ -113,6 +114,8 @@ class Machine:
     def _step(self, opcode: str, argument: Any) -> None:
         stack = self._stack
         if opcode in _VALUES:
+            if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
+                raise ValueError("a number that is out of all proportion")
             stack.append(argument)
         elif opcode in _MAKERS:
             stack.append(_MAKERS[opcode]())
@@ -207,7 +210,8 @@ class Machine:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, Admitted):
             raise ForbiddenTypeError(f"calls something that is no type; {REFUSED}")
-        self._budget -= sum(len(a) for a in expect(arguments, tuple) if isinstance(a, Sized))  # each call may copy them
+        # each call may look at all of them, and copy them
+        self._budget -= len(expect(arguments, tuple)) + sum(len(a) for a in arguments if isinstance(a, Sized))
         if self._budget < 0:
             raise PickleError("makes more copies than its size accounts for")
         self._stack.append(function.make(*arguments))
@@ -296,6 +300,8 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     for pair in expect(items, list) if items != () else ():
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise TypeError("expected pairs")
         _fill(made, list(pair))
     return made
 

@@ -2,35 +2,38 @@
 
 import hashlib
 import json
-import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from m2fbench.errors import CheckpointError
+from m2fbench.errors import CheckpointError, shown
 from m2fbench.labels import label_set, label_sets
 from m2fbench.models import mmdetection, original
-from m2fbench.models.checkpoint import Checkpoint
-from m2fbench.models.detectron_config import DetectronConfig, apply_config, read_detectron_config
+from m2fbench.models.checkpoint import Checkpoint, stamp_of, user_path
+from m2fbench.models.detectron_config import UNSAID, DetectronConfig, apply_config, read_detectron_config
 from m2fbench.models.weights import StateDict, Weights, read_weights
 from m2fbench.models.zoo import ZooEntry, entry_of_file, hash_in_name
 from m2fbench.registry import near
 from m2fbench.types import JsonObject
 
 CONFIG_NAME = "config.yaml"  # what detectron2 writes beside its checkpoints
-_GUESSES = ("coco_instance", "coco_panoptic", "ade20k", "ade20k_instance", "cityscapes", "cityscapes_instance", "mapillary_vistas")
+MAX_LABELS_BYTES = 1 << 20
+_WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class _Model:
-    """What a file holds. config: transformers' configuration, class names still missing. state: under the original's names."""
+    """What a file holds. config: transformers' configuration, class names still missing. state: under the original's names. notes: what
+    was taken for granted."""
 
     form: str
     config: JsonObject
     state: StateDict
     weights: Weights
     detectron: DetectronConfig | None
+    notes: tuple[str, ...]
 
 
 def describe_file(path: Path, reference: str, *, config: str | None, labels: str | None, entry: ZooEntry | None) -> Checkpoint:
@@ -39,21 +42,17 @@ def describe_file(path: Path, reference: str, *, config: str | None, labels: str
 
     Raises CheckpointError: not a Mask2Former, damaged, a type that is refused, weights and config that disagree.
     """
+    stamp = stamp_of(path)
     sha256, published, warnings = _hashes(path, entry)
     model = _read(path, reference, config)
     names, origin = _class_names(model, labels, published, reference)
-    if origin:
-        warnings.append(origin)
+    warnings += [note for note in (origin, *model.notes) if note and not (published and note in model.notes)]
     if published and model.config["num_queries"] != published.queries:
         raise CheckpointError(
             f"{reference}: has {model.config['num_queries']} queries, the published one {published.queries}; get it again"
         )
-    if model.detectron is None and published is None and model.form == "detectron2":
-        warnings.append(
-            f"no {CONFIG_NAME} beside it: what weights cannot say (PRE_NORM, STRIDE_IN_1X1) is taken to be as in all published checkpoints"
-        )
     settings = json.dumps({k: v for k, v in model.config.items() if k != "id2label"}, sort_keys=True)
-    task, sizes = _task_and_sizes(model.detectron, published)
+    task, size, said = _task_and_size(model.detectron, published)
     return Checkpoint(
         reference=reference,
         folder=path.parent,
@@ -63,11 +62,13 @@ def describe_file(path: Path, reference: str, *, config: str | None, labels: str
         queries=model.config["num_queries"],
         backbone=model.config["backbone_config"]["model_type"],
         weight_files=(path.name,),
+        stamps=(stamp,),
         form=model.form,
         config=model.config | {"id2label": {str(index): name for index, name in enumerate(names)}},
         detectron_config=str(model.detectron.path) if model.detectron else None,
         task=task,
-        test_size=sizes,
+        test_size=size,
+        test_size_origin=said,
         published=published.name if published else None,
         warnings=tuple(warnings),
     )
@@ -89,20 +90,40 @@ def _read(path: Path, reference: str, config: str | None) -> _Model:
     weights = read_weights(path)
     state, form = weights.state, "detectron2"
     if mmdetection.is_mmdetection(state):
-        state, form = mmdetection.to_original(state, weights.meta, reference), "mmdetection"
-    state = original.modern_names(state)
+        state, form = mmdetection.to_original(state, reference), "mmdetection"
+    state = original.modern_names(state, reference)
     if not original.is_original(state):
         raise CheckpointError(
             f"{reference}: expected a Mask2Former checkpoint of the original code or of mmdetection, got {original.describe_other(state)}"
         )
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     architecture = original.architecture(shapes, reference)
-    beside = path.parent / CONFIG_NAME
-    found = Path(config).expanduser() if config else beside if form == "detectron2" and beside.is_file() else None
-    detectron = read_detectron_config(found) if found else None
+    if form == "mmdetection":
+        if config:
+            raise CheckpointError(f"{reference}: --config is for detectron2's checkpoints; an mmdetection one carries its own")
+        notes = mmdetection.check_settings(weights.meta, architecture, reference)
+        return _Model(form, architecture, state, weights, None, notes)
+    detectron, notes = _detectron_config(path, config, resnet=architecture["backbone_config"]["model_type"] == "resnet")
     if detectron:
         architecture = apply_config(architecture, detectron, reference)
-    return _Model(form, architecture, state, weights, detectron)
+    return _Model(form, architecture, state, weights, detectron, notes)
+
+
+def _detectron_config(path: Path, given: str | None, *, resnet: bool) -> tuple[DetectronConfig | None, tuple[str, ...]]:
+    """The config given or lying beside the weights, and what is taken for granted where there is none or it is silent."""
+    beside = path.parent / CONFIG_NAME
+    found = user_path(given, "--config") if given else beside if beside.is_file() else None
+    config = read_detectron_config(found) if found else None
+    if config and not any(key.startswith(("MODEL.", "INPUT.", "DATASETS.")) for key in config.values):
+        if given:
+            raise CheckpointError(f"{config.path}: expected a config of detectron2, got one without MODEL, INPUT or DATASETS")
+        return None, (f"the {CONFIG_NAME} beside it is none of detectron2's and was not used",)
+    unsaid = config.unsaid if config else UNSAID
+    unsaid = tuple(key.rsplit(".", 1)[-1] for key in unsaid if resnet or "RESNETS" not in key)
+    if not unsaid:
+        return config, ()
+    what = f"{config.path} does not say" if config else f"no {CONFIG_NAME} beside it says"
+    return config, (f"{what} {', '.join(unsaid)}, which weights cannot say: taken to be as in all published checkpoints",)
 
 
 def _check(reference: str, state: StateDict, config: JsonObject) -> None:
@@ -111,7 +132,8 @@ def _check(reference: str, state: StateDict, config: JsonObject) -> None:
 
     with torch.device("meta"):
         model = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**config))
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    weights = model.state_dict()
+    expected = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted({*expected, *state}):
         found = tuple(state[name].shape) if name in state else None
         if found != expected.get(name):
@@ -121,9 +143,12 @@ def _check(reference: str, state: StateDict, config: JsonObject) -> None:
                 else f"weights that do not fit together: {name} is {list(found)}, expected {list(expected[name])}"
             )  # fmt: skip
             raise CheckpointError(f"{reference}: {problem} (transformers' names); is this a whole, unchanged checkpoint?")
-    broken = next(
-        (n for n, v in state.items() if v.is_floating_point() and not math.isfinite(float(v.sum(dtype=torch.float64)))), None
-    )
+        if weights[name].is_floating_point() and state[name].dtype not in _WEIGHT_DTYPES:
+            kind = str(state[name].dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{reference}: {name} holds {kind} values, expected floating point; is this a quantised checkpoint?"
+            )
+    broken = next((n for n, v in state.items() if v.is_floating_point() and not bool(v.float().isfinite().all())), None)
     if broken:
         raise CheckpointError(
             f"{reference}: {broken} holds NaN or infinite values; the checkpoint is damaged, or its training diverged"
@@ -177,7 +202,7 @@ def _class_names(model: _Model, labels: str | None, entry: ZooEntry | None, refe
         if known and len(label_set(known).classes) == count:
             return label_set(known).names, None
         return unnamed, f"{model.detectron.path} names no published dataset: classes are unnamed; name them with --labels"
-    for name in _GUESSES:
+    for name in label_sets():
         if len(label_set(name).classes) == count:
             title = label_set(name).title
             return label_set(
@@ -190,30 +215,36 @@ def _given(labels: str) -> tuple[str, ...]:
     """Class names from a label set's name or from a file: a JSON list or mapping, or one name a line."""
     if labels in label_sets():
         return label_set(labels).names
-    path = Path(labels).expanduser()
+    path = user_path(labels, "--labels")
     try:
+        if path.stat().st_size > MAX_LABELS_BYTES or not path.is_file():
+            raise ValueError("no file of that kind")
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.split("\n")
     except (OSError, ValueError, RecursionError) as error:
+        sets = label_sets()
         raise CheckpointError(
-            f"--labels {labels}: expected one of {', '.join(label_sets())}{near(labels, label_sets())}, or a file of class names ({error})"
+            f"--labels {shown(labels)}: expected one of {', '.join(sets)}{near(labels, sets)}, or a file of class names ({shown(error)})"
         ) from error
     if isinstance(content, dict):
         content = content.get("id2label", content)
-        keys = sorted(content, key=lambda key: int(key) if str(key).isdecimal() else -1)
-        if [str(key) for key in keys] != [str(index) for index in range(len(keys))]:
+    if isinstance(content, dict):
+        numbered = [(int(key), name) for key, name in content.items() if re.fullmatch(r"\d{1,6}", str(key))]
+        if sorted(number for number, _ in numbered) != list(range(len(content))):
             raise CheckpointError(f"--labels {labels}: expected a mapping from 0, 1, 2, ... to names, or a list")
-        content = [content[key] for key in keys]
-    names = [str(name).strip() for name in content if not isinstance(name, str) or name.strip()]
-    if not names or any(isinstance(name, dict | list) for name in content):
+        content = [name for _, name in sorted(numbered, key=lambda pair: pair[0])]
+    names = [name.strip() for name in content if isinstance(name, str) and name.strip()] if isinstance(content, list) else []
+    if not names or len(names) < len(content) - text.count("\n"):
         raise CheckpointError(f"--labels {labels}: expected class names, in the order of the checkpoint's classes")
     return tuple(names)
 
 
-def _task_and_sizes(detectron: DetectronConfig | None, entry: ZooEntry | None) -> tuple[str | None, tuple[int, int] | None]:
-    """The task it was trained for and the paper's test size, where the config or the zoo says."""
+def _task_and_size(
+    detectron: DetectronConfig | None, entry: ZooEntry | None
+) -> tuple[str | None, tuple[int, int] | None, str | None]:
+    """The task it was trained for, the size it is tested at, and who says so: its config before the zoo."""
+    if detectron and (size := detectron.sizes):
+        return detectron.dataset[1], size, str(detectron.path)
     if entry:
-        return entry.task, (entry.min_size, entry.max_size)
-    if detectron:
-        return detectron.dataset[1], detectron.sizes
-    return None, None
+        return entry.task, (entry.min_size, entry.max_size), f"the model zoo, {entry.name}"
+    return detectron.dataset[1] if detectron else None, None, None

@@ -100,6 +100,8 @@ def _scan_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
+            if len({name.casefold() for name in entries}) != len(archive.infolist()):  # torch looks entries up in any case
+                raise PickleError("is a damaged archive (two entries of one name)")
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
                 raise PickleError("is a compressed archive, which torch.save never writes; unpack it")
             if sum(entry.file_size for entry in entries.values()) > path.stat().st_size:
@@ -130,8 +132,13 @@ def _scan_legacy(path: Path) -> None:
         for _ in range(3):  # magic number, protocol version, facts of the machine
             Machine(size).run(file)
         Machine(size, _names(), functools.partial(_storage, storages)).run(file)
-    if sum(storage.bytes for storage in storages.values()) > size:
-        raise PickleError("claims more data than it has")
+        keys = Machine(size).run(file)
+        rest = size - file.tell()
+    if not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, storages)):
+        raise PickleError("is damaged (it names other storages than its weights lie in)")
+    claimed = sum(8 + storage.bytes for storage in storages.values())  # each begins with the number of its elements
+    if claimed != rest:
+        raise PickleError(f"is damaged: it claims {claimed:,} bytes of weights and has {rest:,}")
 
 
 def _storage(found: dict[str, _Storage], reference: Any) -> _Storage:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from m2fbench.errors import CheckpointError
-from m2fbench.models.pickled import PickledArray, PickleError, read_pickle
+from m2fbench.errors import CheckpointError, shown
+from m2fbench.models.download import cache_folder
+from m2fbench.models.pickled import ForbiddenTypeError, PickledArray, PickleError, read_pickle
 from m2fbench.models.torch_files import ZIP_MAGIC, is_legacy, read_torch
 
 StateDict = dict[str, torch.Tensor]
@@ -38,15 +39,17 @@ def read_weights(path: Path) -> Weights:
             head = file.read(64)
         return _read(path, head)
     except PickleError as error:
-        raise CheckpointError(f"{path}: {error}{_remedy(str(error))}") from error
+        raise CheckpointError(f"{path}: {error}{_remedy(path, error)}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; check the path and its permissions") from error
 
 
-def _remedy(message: str) -> str:
-    if "was refused" in message or "was run" in message:
-        return "; only load files you trust, re-saved as a plain state dict"
-    return "; copy or download it again" if "damaged" in message or message in ("is empty", "is cut off") else ""
+def _remedy(path: Path, error: PickleError) -> str:
+    if isinstance(error, ForbiddenTypeError):
+        return "; load only files you trust, saved again as a plain state dict"
+    if path.is_relative_to(cache_folder()):
+        return "; delete this file, and the next run downloads it again"
+    return "; copy or download it again"
 
 
 def _read(path: Path, head: bytes) -> Weights:
@@ -62,7 +65,7 @@ def _read(path: Path, head: bytes) -> Weights:
         return _unwrap(path, read_torch(path), "torch (before 1.6)")
     if head[:1] in (b"\x80", b"(", b"}", b"c", b"]", b""):  # how pickled dicts, or nothing, begin
         return _unwrap(path, read_pickle(path), "pickle")
-    raise PickleError("is no file of weights; expected a .pkl, .pth, .bin or .safetensors checkpoint")
+    raise PickleError("is no file of weights, expected a .pkl, .pth, .bin or .safetensors checkpoint")
 
 
 def _read_safetensors(path: Path) -> StateDict:
@@ -85,7 +88,9 @@ def _unwrap(path: Path, content: Any, kind: str) -> Weights:
     if not state:
         raise PickleError("holds no weights")
     if not inside and all(isinstance(value, Mapping) for value in state.values()):
-        raise PickleError(f"holds {', '.join(map(str, list(state)[:5]))}, expected a state dict, or a dict with one under 'model'")
+        raise PickleError(
+            f"holds {shown(', '.join(map(str, list(state)[:5])))}, expected a state dict, or a dict with one under 'model'"
+        )
     if sum(map(_size, state.values())) > 2 * path.stat().st_size:  # twice: weights may be tied
         raise PickleError("claims more data than it has")
     tensors = {str(name): _tensor(str(name), value) for name, value in state.items()}
@@ -107,6 +112,6 @@ def _tensor(name: str, value: Any) -> torch.Tensor:
         return value.detach()
     array = value.value if isinstance(value, PickledArray) else None
     if array is None:
-        raise PickleError(f"has something other than weights under {name[:100]!r} ({type(value).__name__}), expected an array")
+        raise PickleError(f"has something other than weights under '{shown(name)}' ({type(value).__name__}), expected an array")
     native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     return torch.from_numpy(native if native.flags.writeable else native.copy())

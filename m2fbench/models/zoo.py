@@ -48,10 +48,14 @@ def zoo_entries() -> dict[str, ZooEntry]:
     return {row["name"]: ZooEntry(**row | {"heads": tuple(row["heads"])}) for row in rows}
 
 
+def is_zoo(reference: str) -> bool:
+    return reference[: len(PREFIX)].casefold() == PREFIX
+
+
 def zoo_entry(reference: str) -> ZooEntry:
     """The entry that ``zoo:DATASET/TASK/BACKBONE`` means, upper and lower case aside. Raises CheckpointError with the nearest name."""
     known = {name.casefold(): entry for name, entry in zoo_entries().items()}
-    name = reference.removeprefix(PREFIX).casefold()
+    name = reference[len(PREFIX) :].casefold()
     if name not in known:
         beside = [entry.name for key, entry in known.items() if "/" in name and key.startswith(name.rsplit("/", 1)[0] + "/")]
         hint = f"; there are {', '.join(beside)}" if beside else near(name, known)
@@ -63,7 +67,7 @@ def zoo_entry(reference: str) -> ZooEntry:
 
 def problem_of(reference: str | None) -> str | None:
     """What is wrong with a ``zoo:`` reference; None for a good one, and for references of other kinds."""
-    if reference is not None and reference.startswith(PREFIX):
+    if reference is not None and is_zoo(reference):
         try:
             zoo_entry(reference)
         except CheckpointError as error:
@@ -83,6 +87,6 @@ def hash_in_name(name: str) -> tuple[str, str] | None:
     """
     if match := re.fullmatch(r"model_final_([0-9a-f]{6})\.pkl", name):
         return "md5", match[1]
-    if match := re.search(r"-([0-9a-f]{8})\.(pth|pt|bin|safetensors)$", name):
+    if match := re.search(r"-(?=\d*[a-f])([0-9a-f]{8})\.(pth|pt|bin|safetensors)$", name):  # eight digits alone are a date
         return "sha256", match[1]
     return None
