@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2fbench.environment import IDENTITY_LIBRARIES, describe_environment, version_of
-from m2fbench.errors import DatasetError, ImageError, StoreError, SuiteError
+from m2fbench.errors import ClassesError, DatasetError, ImageError, StoreError, SuiteError
 from m2fbench.formats.coco_results import to_results
 from m2fbench.registry import near
 from m2fbench.results import RunResult, Status, compare
@@ -182,7 +182,10 @@ def _prepare(session: _Session, spec: RunSpec) -> _Job | None:
         session.tell(Event("download", spec.row.name, spec.variant.name, done, total or 0))
 
     checkpoint = resolve(spec.row.checkpoint, config=spec.row.config, labels=spec.row.labels, progress=arrived)
-    classes = match_classes(checkpoint.labels, session.dataset.categories)
+    try:
+        classes = match_classes(checkpoint.labels, session.dataset.categories)
+    except ClassesError as error:
+        raise ClassesError(f"{checkpoint.reference}: {error}") from None
     protocol = build_protocol(spec.protocol, checkpoint.folder, classes)
     examples = tuple(session.dataset.examples()[: session.limit])
     _check_images(spec.suite, session.dataset, examples)

@@ -118,6 +118,21 @@ def test_a_malicious_bin_runs_nothing(copy: Path, monkeypatch: pytest.MonkeyPatc
     assert not (copy / "exploited").exists()
 
 
+def test_a_config_that_asks_for_more_than_the_files_hold(copy: Path) -> None:
+    edit_config(copy, num_queries=150_000, hidden_dim=160_000, feature_size=160_000)
+    with pytest.raises(CheckpointError, match=r"config\.json asks for [\d,]{12,} weights, more than model\.safetensors can hold"):
+        load(resolve(str(copy)), PLAIN, "cpu")
+
+
+def test_indices_of_shards_that_are_not_what_they_say(copy: Path) -> None:
+    torch.save(safetensors.torch.load_file(copy / "model.safetensors"), copy / "part.pt")
+    (copy / "model.safetensors").unlink()
+    for weight_map in ({"a": "part.pt"}, {"a": 1}, {"a": "../x.bin"}, ["a"]):
+        (copy / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(CheckpointError, match=r"is not there|is not a weight index"):
+            resolve(str(copy))
+
+
 @pytest.mark.parametrize("keep", [0, 7, 5000, 0.5])
 def test_truncated_weights(copy: Path, keep: float) -> None:
     path = copy / "model.safetensors"
@@ -152,6 +167,10 @@ def test_what_is_no_checkpoint(copy: Path, tmp_path: Path) -> None:
         ("bundled:../../x", "expected one of bundled:"),
         ("just-a-name", "no such folder, and not a hub id"),
         ("a/b/c", "no such folder, and not a hub id"),
+        ("runs/nosuch.pkl", "runs/nosuch.pkl: no such file"),
+        ("x" * 5000, "cannot be looked at"),
+        ("~nosuchuser/x", "cannot be looked at"),
+        ("bundled:..", "expected one of bundled:"),
     ):
         with pytest.raises(CheckpointError) as caught:
             resolve(reference)
@@ -171,10 +190,19 @@ def test_what_is_no_checkpoint(copy: Path, tmp_path: Path) -> None:
         {"id2label": None, "num_labels": "x"},
         {"num_queries": None},
         {"backbone_config": "swin"},
+        {"num_queries": float("inf")},
+        {"num_queries": 50_000_000},
+        {"encoder_layers": 1_000_000},
+        {"decoder_layers": "abc"},
+        {"backbone_config": {"depths": 5}},
+        {"backbone_config": {"depths": None}},
     ):
         edit_config(copy, **{"id2label": {"0": "a"}, "num_queries": 5, "backbone_config": {}, **changes})
         with pytest.raises(CheckpointError, match=r"config\.json is not a Mask2Former's"):
             resolve(str(copy))
+    (copy / "config.json").write_text("[" * 200_000)
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
+        resolve(str(copy))
     (copy / "config.json").write_text('{"model_type": "mask')
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
         resolve(str(copy))

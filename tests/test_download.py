@@ -33,6 +33,8 @@ class Server:
         self.ranges = self.lengths = True
         self.redirects: dict[str, str] = {}
         self.pause = 0.0  # seconds between pieces
+        self.heeds_if_range = True
+        self.raw: dict[str, bytes] = {}  # whole answers, headers and all
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -44,6 +46,8 @@ class Server:
                 status = server.statuses.pop(0) if server.statuses else 200
                 if status != 200:
                     self.send_error(status)
+                elif self.path in server.raw:
+                    self.wfile.write(server.raw[self.path])
                 elif self.path in server.redirects:
                     self.send_response(302)
                     self.send_header("Location", server.redirects[self.path])
@@ -56,7 +60,8 @@ class Server:
             def answer(self, content: bytes) -> None:
                 tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
                 asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-                start = int(asked[1]) if asked and server.ranges and self.headers.get("If-Range") == tag else 0
+                heeded = self.headers.get("If-Range") == tag or not server.heeds_if_range
+                start = int(asked[1]) if asked and server.ranges and heeded else 0
                 if start >= len(content) and start:
                     self.send_response(416)
                     self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -138,6 +143,60 @@ def test_a_file_that_changed_meanwhile_is_begun_again(server: Server) -> None:
     assert fetch(server.url + "/x/model.pkl").read_bytes() == CONTENT
 
 
+def test_a_server_that_does_not_heed_if_range_cannot_splice_two_files(server: Server) -> None:
+    server.heeds_if_range = False
+    server.files["/x/model.pkl"] = b"a" * len(CONTENT)
+    server.break_after = [100_000, 0, 0, 0, 0]
+    with pytest.raises(CheckpointError):
+        fetch(server.url + "/x/model.pkl")
+    server.files["/x/model.pkl"] = CONTENT
+    assert fetch(server.url + "/x/model.pkl").read_bytes() == CONTENT
+
+
+def test_answers_that_are_not_the_file(server: Server) -> None:
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+    server.raw = {
+        "/cut.pkl": head + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n",
+        "/cut-chunk.pkl": head + b"Transfer-Encoding: chunked\r\n\r\nff\r\nabcde",
+        "/gzip.pkl": head + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        "/empty.pkl": head + b"Content-Length: 0\r\n\r\n",
+        "/204.pkl": b"HTTP/1.1 204 No Content\r\n\r\n",
+        "/rubbish.pkl": b"hello",
+        "/evil.pkl": b"HTTP/1.1 404 evil \x1b]0;pwn\x07 reason\r\n\r\n",
+    }
+    for name in server.raw:
+        with pytest.raises(CheckpointError) as caught:
+            fetch(server.url + name)
+        assert all(c.isprintable() for c in str(caught.value))
+        assert not _whole(name), name
+    server.raw = {}
+    server.files["/cut.pkl"] = CONTENT
+    assert fetch(server.url + "/cut.pkl").read_bytes() == CONTENT
+
+
+def _whole(name: str) -> list[Path]:
+    return list(cache_folder().rglob(name.rsplit("/", 1)[1]))
+
+
+def test_the_hash_is_in_the_name_whatever_follows_it(server: Server) -> None:
+    server.files["/model_final_000000.pkl?download=1"] = CONTENT
+    with pytest.raises(CheckpointError, match="its name promises 000000"):
+        fetch(server.url + "/model_final_000000.pkl?download=1")
+    server.files["/model-20240131.pth"] = CONTENT  # a date
+    assert fetch(server.url + "/model-20240131.pth").read_bytes() == CONTENT
+
+
+def test_secrets_in_an_address_are_not_repeated(server: Server) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        fetch(server.url.replace("http://", "http://user:secret@") + "/gone.pkl?token=secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_addresses_in_other_alphabets(server: Server) -> None:
+    server.files["/%C3%BC.pkl"] = CONTENT
+    assert fetch(server.url + "/ü.pkl").read_bytes() == CONTENT
+
+
 def test_a_server_without_ranges_or_lengths(server: Server) -> None:
     name = name_for(CONTENT)
     server.files[name] = CONTENT
@@ -196,13 +255,16 @@ def test_redirects(server: Server) -> None:
     server.files["/there.pkl"] = CONTENT
     server.redirects["/here.pkl"] = "/there.pkl"
     assert fetch(server.url + "/here.pkl").read_bytes() == CONTENT
-    server.redirects["/file.pkl"] = "file:///etc/passwd"
-    with pytest.raises(CheckpointError):
-        fetch(server.url + "/file.pkl")
+    for name, target in (("/file.pkl", "file:///etc/passwd"), ("/loop.pkl", "/loop.pkl"), ("/bad.pkl", "http://[bad/")):
+        server.redirects[name] = target
+        with pytest.raises(CheckpointError, match=r"the server answers 302|cannot be downloaded") as caught:
+            fetch(server.url + name)
+        assert "\n" not in str(caught.value)
     handler = download._Redirects()
-    request = download.urllib.request.Request("https://a/b.pkl")
-    with pytest.raises(download.urllib.error.URLError, match="not https"):
-        handler.redirect_request(request, None, 302, "", {}, "http://a/b.pkl")
+    for address in ("https://a/b.pkl", "HTTPS://a/b.pkl"):
+        request = download.urllib.request.Request(address)
+        with pytest.raises(download.urllib.error.URLError, match="not https"):
+            handler.redirect_request(request, None, 302, "", {}, "http://a/b.pkl")
 
 
 @pytest.mark.parametrize(
@@ -215,6 +277,10 @@ def test_redirects(server: Server) -> None:
         ("https:///x.pkl", "expected the address of a file"),
         ("https://example.com/a/../../../etc/x", "expected the address of a file"),
         ("https://example.com/%2e%2e/%2e%2e/x", "expected the address of a file"),
+        ("https://h:99999/x.pkl", "is no address"),
+        ("https://[x/y.pkl", "is no address"),
+        ("https://a..b/x.pkl", "is no address"),
+        ("https://" + "a" * 70 + ".org/x.pkl", "is no address"),
     ],
 )
 def test_addresses_that_are_not_accepted(url: str, message: str) -> None:

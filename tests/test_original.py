@@ -305,6 +305,48 @@ def test_missing_left_over_and_misshapen_weights_are_named(original: Path) -> No
     assert "has something other than weights under 'x' (str)" in spoil(lambda s: s | {"x": "y"})
 
 
+@pytest.mark.full
+def test_what_would_load_as_something_else_is_refused(original: Path) -> None:
+    keep = shutil.copy(original, original.with_suffix(".keep"))
+
+    def spoil(change: Callable[[dict[str, Any]], Any]) -> str:
+        shutil.copy(keep, original)
+        return refusal(respoil(original, change))
+
+    head, pixel = "sem_seg_head.predictor", "sem_seg_head.pixel_decoder"
+    twice = "are the same weight under two names"
+    assert twice in spoil(lambda s: s | {f"{head}.static_query.weight": s[f"{head}.query_feat.weight"]})
+    assert twice in spoil(lambda s: s | {"sem_seg_head.adapter_1.weight": s[f"{pixel}.adapter_1.weight"]})
+    for dtype in (np.int8, np.bool_, np.uint16):
+        message = spoil(lambda s, dtype=dtype: s | {f"{head}.class_embed.bias": s[f"{head}.class_embed.bias"].astype(dtype)})  # type: ignore[misc]
+        assert "expected floating point" in message
+    assert "NaN or infinite" in spoil(
+        lambda s: s | {f"{head}.class_embed.bias": s[f"{head}.class_embed.bias"].astype(np.float64) * 1e300}
+    )
+    message = spoil(lambda s: s | {"evil\nm2fbench: error: fake\x1b]0;pwn\x07": np.zeros(1, np.float32)})
+    assert "evil?m2fbench: error: fake?" in message
+
+
+def test_a_file_that_changes_between_hash_and_load_is_refused(original: Path) -> None:
+    checkpoint = resolve(str(original))
+    respoil(original, lambda s: s)
+    with pytest.raises(CheckpointError, match="has changed since it was looked at"):
+        load(checkpoint, PLAIN, "cpu")
+
+
+def test_a_config_yaml_that_is_none_of_detectron2s(original: Path) -> None:
+    (original.parent / "config.yaml").write_text("lr: 0.1")
+    checkpoint = resolve(str(original))
+    assert any("none of detectron2's and was not used" in warning for warning in checkpoint.warnings)
+    assert checkpoint.test_size is None
+    with pytest.raises(CheckpointError, match="got one without MODEL, INPUT or DATASETS"):
+        resolve(str(original), config=str(original.parent / "config.yaml"))
+    with pytest.raises(CheckpointError, match="got no file; check the path"):
+        resolve(str(original), config="nosuch.yaml")
+    with pytest.raises(CheckpointError, match="got no file"):
+        resolve(str(original), config=str(original.parent))
+
+
 def test_backbones_that_are_not_supported(tmp_path: Path) -> None:
     swin, r50 = unpack("original_swin.pkl", tmp_path), unpack("original_r50.pkl", tmp_path)
     table = "backbone.layers.0.blocks.0.attn.relative_position_bias_table"
@@ -408,6 +450,11 @@ def test_where_class_names_come_from(original: Path, tmp_path: Path) -> None:
         ('{"1": "cat", "3": "dog"}', "expected a mapping from 0, 1, 2"),
         ("", "expected class names"),
         ("[", "a file of class names"),
+        ('{"id2label": 5}', "expected class names"),
+        ('{"' + "9" * 5000 + '": "a"}', "expected a mapping from 0, 1, 2"),
+        ("[" * 100_000, "a file of class names"),
+        ('["a", ["b"], "c", "d", "e"]', "expected class names"),
+        (" " * (1 << 21), "a file of class names"),
     ):
         (tmp_path / "names").write_text(text)
         with pytest.raises(CheckpointError, match=message):

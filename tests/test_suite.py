@@ -195,3 +195,19 @@ def test_the_committed_schema_is_the_exported_one() -> None:
     committed = json.loads((suite_folder() / "suite.schema.json").read_text())
     assert committed == schema(), "run: m2fbench schema > suites/suite.schema.json"
     assert set(committed["properties"]) == set(Suite.model_fields)
+
+
+@pytest.mark.parametrize(
+    "value", ["!!bool x", "!!int ''", "!!timestamp foo", "!!python/object/apply:os.system [ls]", "1:" * 400 + "1.5"]
+)
+def test_tags_on_values_that_are_none_of_their_kind(value: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(f"suite: {value}\n")
+    with pytest.raises(SuiteError, match="not valid YAML"):
+        load_suite(tmp_path / "x.yaml")
+
+
+def test_merge_keys_cannot_unfold_without_end(tmp_path: Path) -> None:
+    levels = [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}" for i in range(1, 10)]
+    (tmp_path / "x.yaml").write_text("\n".join(["a0: &a0 {x: 1}", *levels]))
+    with pytest.raises(SuiteError, match="more than|not valid YAML"):
+        load_suite(tmp_path / "x.yaml")

@@ -91,7 +91,7 @@ def _by_position(labels: Sequence[str], categories: Sequence[Category], found: l
         what = f"not in the checkpoint: {_some(missing)}; only in the checkpoint: {_some(unknown)}"
     raise ClassesError(
         f"the checkpoint's {len(labels)} classes are not the dataset's {count}: {what}; run a suite of the dataset it was trained "
-        f"on, or mend id2label in its config.json"
+        f"on, or name its classes (id2label in its config.json; --labels for a checkpoint of a single file)"
     )
 
 

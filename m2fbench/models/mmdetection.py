@@ -71,6 +71,8 @@ _MERGING = re.compile(r"backbone\.stages\.(\d+)\.downsample\.(norm|reduction)\.(
 # settings that leave names and shapes as they are and change the output -> the values that transformers' Mask2Former has
 _SETTINGS: dict[str, tuple[Any, ...]] = {
     "style": ("pytorch",),
+    "avg_down": (False,),
+    "deep_stem": (False,),
     "qk_scale": (None,),
     "mean": ([123.675, 116.28, 103.53],),
     "std": ([58.395, 57.12, 57.375],),
