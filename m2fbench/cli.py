@@ -58,7 +58,9 @@ ConfigOption = Annotated[
 ]
 LabelsOption = Annotated[
     str | None,
-    typer.Option("--labels", help="Class names of a single file: a label set, or a file of names (JSON, or one a line)."),
+    typer.Option(
+        "--labels", help="Class names: a label set, or a file of names (JSON, or one a line), in place of the checkpoint's own."
+    ),
 ]
 CheckpointArgument = Annotated[
     str, typer.Argument(help="Hub id, folder, .pkl or .pth file, zoo:NAME, https address, or bundled:NAME.")
@@ -177,8 +179,12 @@ def convert(
     target: Annotated[Path, typer.Argument(help="The folder to make.")],
     config: ConfigOption = None,
     labels: LabelsOption = None,
-    task: Annotated[str | None, typer.Option(help="instance, panoptic or semantic, where the test size depends on it.")] = None,
-    size: Annotated[str | None, typer.Option(help="Test size as SHORTEST/LONGEST edge, in place of the paper's.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="instance, panoptic or semantic, where the paper's test size depends on it (ADE20K).")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Test size as SHORTEST/LONGEST edge, as in 800/1333, in place of the paper's.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
 ) -> None:
     """Write any checkpoint as a transformers folder: safetensors, class names, and a processor with the paper's sizes."""
@@ -193,7 +199,14 @@ def convert(
     _warn(console, checkpoint.warnings)
     with console.status("loading and writing"):
         made = convert_checkpoint(checkpoint, wanted)
-    console.print(Text(f"{made.folder}: tested at {made.size[0]}/{made.size[1]} ({made.origin})"), soft_wrap=True)
+    console.print(Text(
+        f"written: {made.folder} ({made.bytes / 2**20:.1f} MB, {len(checkpoint.labels)} classes); its processor resizes to "
+        f"{made.size[0]}/{made.size[1]} ({made.origin})"
+    ), soft_wrap=True)  # fmt: skip
+    console.print(
+        "transformers' processors stretch to multiples of 32 where the paper pads: 'protocol: paper' prepares images itself",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -227,7 +240,7 @@ def _warn(console: Console, warnings: Iterable[str]) -> None:
 @app.command()
 def validate(suites: Annotated[list[str], typer.Argument(help="Paths or names of suites.")]) -> None:
     """Check suites without running them; every problem is one line with file, line and key."""
-    from m2fbench.models.zoo import problem_of
+    from m2fbench.models.checkpoint import problem_of
     from m2fbench.suite import find_suite, load_suite
 
     problems = []
@@ -237,14 +250,13 @@ def validate(suites: Annotated[list[str], typer.Argument(help="Paths or names of
         except M2FBenchError as error:
             problems.append(str(error))
             continue
-        wrong = [
-            f"{find_suite(name)}: {row.name}: {problem}" for row in suite.checkpoints if (problem := problem_of(row.checkpoint))
-        ]
+        rows = ((row.name, problem_of(row.checkpoint, row.config, row.labels)) for row in suite.checkpoints)
+        wrong = [f"{find_suite(name)}: {row}: {problem}" for row, problem in rows if problem]
         if wrong:
             problems += wrong
             continue
-        rows, variants = len(suite.checkpoints), len(suite.variants)
-        typer.echo(f"{find_suite(name)}: valid: {rows} checkpoint{'s'[: rows != 1]} x {variants} variant{'s'[: variants != 1]}")
+        count, variants = len(suite.checkpoints), len(suite.variants)
+        typer.echo(f"{find_suite(name)}: valid: {count} checkpoint{'s'[: count != 1]} x {variants} variant{'s'[: variants != 1]}")
     if problems:
         raise M2FBenchError("\n".join(problems))
 
@@ -336,7 +348,7 @@ def _status() -> int:
             typer.echo(str(error), err=True)
             return USER_ERROR
         if hasattr(error, "format_message"):  # the command line itself is wrong
-            return _say(error.format_message(), "error: ", USER_ERROR)
+            return _say(" ".join(error.format_message().split()), "error: ", USER_ERROR)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
             return _say(
                 f"{error.filename or 'a file'}: {error.strerror}; free space, or mend the permissions", "error: ", USER_ERROR

@@ -1,11 +1,10 @@
 """What a checkpoint is, which suites fit it, and what to beware of."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from m2fbench.errors import CheckpointError, ClassesError, M2FBenchError
+from m2fbench.errors import CheckpointError, ClassesError, M2FBenchError, shown
 from m2fbench.labels import label_set
 from m2fbench.scoring import open_dataset
 from m2fbench.suite import Suite, datasets, load_suite, suite_names
@@ -34,7 +33,7 @@ class Inspection:
     parameters: int | None
     queries: int
     decoder_layers: int | None
-    classes: int
+    classes: tuple[str, ...]
     label_set: str | None
     task: str | None
     files: tuple[str, ...]
@@ -61,12 +60,13 @@ class Inspection:
             "parameters",
             f"{self.parameters:,} ({self.parameters / 1e6:.1f} M)" if self.parameters else "unknown: the weights do not load",
         )
-        yield "classes", f"{self.classes}{f', {label_set(self.label_set).title}' if self.label_set else ''}"
+        first = ", ".join(shown(name, 30) for name in self.classes[:5]) + (", …" if len(self.classes) > 5 else "")
+        yield "classes", f"{len(self.classes)}{f', {label_set(self.label_set).title}' if self.label_set else ''}: {first}"
         yield "task", self.task or "not said by the checkpoint"
         yield "weights", f"{', '.join(self.files)}, {self.size / 2**20:.1f} MB"
         yield "content", f"sha256 {self.sha256}"
         yield "processor", self.processor or "none"
-        yield "suites", ", ".join(self.suites) or "none of the shipped ones has its classes"
+        yield "suites", ", ".join(self.suites) or "none of the shipped ones has its classes; write one for its dataset"
 
 
 def inspect(
@@ -85,7 +85,7 @@ def inspect(
     except CheckpointError as error:
         problem = str(error)
     known = published_labels(checkpoint.labels)
-    processor = _processor_size(checkpoint)
+    processor = _processor(checkpoint)
     fitting, notes = _suites(checkpoint)
     return Inspection(
         reference=reference,
@@ -95,7 +95,7 @@ def inspect(
         parameters=parameters,
         queries=checkpoint.queries,
         decoder_layers=_decoder_layers(checkpoint),
-        classes=len(checkpoint.labels),
+        classes=checkpoint.labels,
         label_set=known,
         task=checkpoint.task,
         files=checkpoint.weight_files,
@@ -140,20 +140,16 @@ def _backbone(checkpoint: "Checkpoint") -> str:
     return names.get(checkpoint.backbone, checkpoint.backbone)
 
 
-def _processor_size(checkpoint: "Checkpoint") -> str | None:
+def _processor(checkpoint: "Checkpoint") -> str | None:
     """The input size in preprocessor_config.json as a reader would say it; None where there is none."""
-    if checkpoint.form != "transformers":
+    from m2fbench.models.published import processor_size
+
+    size = processor_size(checkpoint)
+    if size is None:
         return None
-    try:
-        config = json.loads((checkpoint.folder / "preprocessor_config.json").read_bytes())
-        size = config["size"]
-        if isinstance(size, int):
-            return f"shortest edge {size}, longest {config.get('max_size', '-')}"
-        if "height" in size:
-            return f"{size['width']}x{size['height']}"
-        return f"shortest edge {size['shortest_edge']}, longest {size.get('longest_edge', '-')}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    if "height" in size:
+        return f"{size['width']}x{size['height']}"
+    return f"shortest edge {size['shortest_edge']}, longest {size.get('longest_edge', '-')}"
 
 
 def _processor_warnings(checkpoint: "Checkpoint", processor: str | None) -> Iterator[str]:
@@ -190,9 +186,18 @@ def _suites(checkpoint: "Checkpoint") -> tuple[tuple[str, ...], list[str]]:
         except M2FBenchError as error:
             notes.append(f"suite {name} could not be looked at: {error}")
             continue
-        fitting.append(f"{name} (on its things)" if match.panoptic else name)
+        fitting.append(name + _conditions(checkpoint, suite, panoptic=match.panoptic))
         notes += [f"in {name}, {note}" for note in match.warnings if not match.panoptic]
     return tuple(fitting), list(dict.fromkeys(notes))
+
+
+def _conditions(checkpoint: "Checkpoint", suite: Suite, *, panoptic: bool) -> str:
+    """How a suite that fits can be run, and on what."""
+    protocols = {suite.protocol.name, *(variant.protocol for variant in suite.variants)} - {None, "paper"}
+    said = ["on its things"] if panoptic else []
+    if protocols and checkpoint.form != "transformers":
+        said.append("after 'm2fbench convert'")
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _categories(suite: Suite) -> Sequence[Category]:

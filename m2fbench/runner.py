@@ -123,6 +123,8 @@ def _rows_for(rows: Sequence[Row], references: Sequence[str], config: str | None
             continue
         plain = redacted(reference) if is_url(reference) else reference.split("@")[0]
         last = re.split(r"[/:]", plain.rstrip("/"))[-1]
+        if re.fullmatch(r"model_(final|\d{7})\.(pth|pkl)", last):  # as every training of detectron2 calls it
+            last = Path(plain).resolve().parent.name or last
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", last)[:70].strip("._-") or "checkpoint"
         taken = {row.name for row in (*rows, *chosen)}
         name = next(n for k in range(1, len(taken) + 2) if (n := base if k == 1 else f"{base}-{k}") not in taken)
@@ -186,7 +188,7 @@ def _prepare(session: _Session, spec: RunSpec) -> _Job | None:
         classes = match_classes(checkpoint.labels, session.dataset.categories)
     except ClassesError as error:
         raise ClassesError(f"{checkpoint.reference}: {error}") from None
-    protocol = build_protocol(spec.protocol, checkpoint.folder, classes)
+    protocol = build_protocol(spec.protocol, checkpoint.folder if checkpoint.form == "transformers" else None, classes)
     examples = tuple(session.dataset.examples()[: session.limit])
     _check_images(spec.suite, session.dataset, examples)
     return _Job(spec, checkpoint, protocol, classes, examples, describe_device(session.device))
@@ -227,6 +229,8 @@ def _execute(session: _Session, job: _Job) -> RunResult:
 
 def _result(session: _Session, job: _Job, store: RunDirectory, identity: JsonObject, started: str) -> RunResult:
     """Score what the store holds of the job's images."""
+    from m2fbench.models.published import size_note
+
     spec, dataset = job.spec, session.dataset
     errors = {e.image_id: store.records[e.image_id].error for e in job.examples}
     scored = [image_id for image_id, error in errors.items() if error is None]
@@ -257,7 +261,7 @@ def _result(session: _Session, job: _Job, store: RunDirectory, identity: JsonObj
         published=spec.published,
         comparisons=compare(evaluation.measurements, spec.published, comparable=reason is None, tolerance=tolerance),
         skipped=tuple({"image_id": image_id, "error": error} for image_id, error in errors.items() if error is not None),
-        warnings=(*job.checkpoint.warnings, *job.classes.warnings),
+        warnings=(*job.checkpoint.warnings, *job.classes.warnings, *size_note(job.checkpoint, job.spec.protocol)),
         verified=evaluation.verified,
     )
 
@@ -315,7 +319,7 @@ def _predict(session: _Session, job: _Job, store: RunDirectory) -> None:
     todo = [e for e in job.examples if e.image_id not in store.records]
     if not todo:
         return
-    session.tell(job.event("load", message=f"loading {job.checkpoint.folder}"))
+    session.tell(job.event("load", message=f"loading {job.checkpoint.location}"))
     model = session.loader(job.checkpoint, job.spec.variant, session.device)
     store.write_model({"parameters": model.parameters, "settings": model.settings})
     before = len(job.examples) - len(todo)

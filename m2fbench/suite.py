@@ -287,7 +287,7 @@ def _explain(error: Any, model: type[BaseModel], location: KeyPath) -> str:
         known = list(_fields(model, location[:-1]))
         return f"unknown key{near(str(location[-1]), known)}; expected one of {', '.join(known)}"
     if kind == "value_error":
-        return f"expected {context['error']}, got {_describe(given)}"
+        return f"expected {context['error']}" + ("" if isinstance(given, dict) else f", got {_describe(given)}")
     if kind == "literal_error":
         choices = re.findall(r"'([^']+)'", context["expected"])
         return f"expected {context['expected']}, got {_describe(given)}{near(str(given), choices)}"

@@ -119,7 +119,7 @@ def test_a_malicious_bin_runs_nothing(copy: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_config_that_asks_for_more_than_the_files_hold(copy: Path) -> None:
-    edit_config(copy, num_queries=150_000, hidden_dim=160_000, feature_size=160_000)
+    edit_config(copy, num_queries=150_000, hidden_dim=131_072, feature_size=131_072)
     with pytest.raises(CheckpointError, match=r"config\.json asks for [\d,]{12,} weights, more than model\.safetensors can hold"):
         load(resolve(str(copy)), PLAIN, "cpu")
 
@@ -165,9 +165,9 @@ def test_what_is_no_checkpoint(copy: Path, tmp_path: Path) -> None:
         (str(copy / "config.json"), "got a file of it; pass"),
         ("bundled:nothing", "expected one of bundled:"),
         ("bundled:../../x", "expected one of bundled:"),
-        ("just-a-name", "no such folder, and not a hub id"),
-        ("a/b/c", "no such folder, and not a hub id"),
-        ("runs/nosuch.pkl", "runs/nosuch.pkl: no such file"),
+        ("just-a-name", ", and not a hub id"),
+        ("a/b/c", f"no such folder in {Path.cwd()}, and not a hub id"),
+        ("runs/nosuch.pkl", f"runs/nosuch.pkl: no such file in {Path.cwd()}; check the path"),
         ("x" * 5000, "cannot be looked at"),
         ("~nosuchuser/x", "cannot be looked at"),
         ("bundled:..", "expected one of bundled:"),
@@ -209,6 +209,20 @@ def test_what_is_no_checkpoint(copy: Path, tmp_path: Path) -> None:
     (copy / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"expected a transformers folder with config\.json"):
         resolve(str(copy))
+
+
+@pytest.mark.full
+def test_labels_and_configs_given(copy: Path, tmp_path: Path) -> None:
+    names = [f"class {k}" for k in range(10)]
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    assert resolve(str(copy), labels=str(tmp_path / "names.json")).labels == tuple(names)
+    with pytest.raises(CheckpointError, match="has 10 classes, labels coco_panoptic names 133"):
+        resolve(str(copy), labels="coco_panoptic")
+    with pytest.raises(CheckpointError, match="a config is for checkpoints of a single file"):
+        resolve(str(copy), config="x.yaml")
+    for options in ({"config": "x.yaml"}, {"labels": "coco_panoptic"}):
+        with pytest.raises(CheckpointError, match=r"nosuch\.pth: no such file in .*; check the path"):
+            resolve("nosuch.pth", **options)
 
 
 def test_default_label_names_are_filled_in(copy: Path) -> None:
@@ -337,5 +351,5 @@ def test_hub_ids_that_do_not_work(hub: tuple[Hub, Any]) -> None:
     assert "expected a Mask2Former checkpoint, or a sister of it" in call("team/other")
     assert not [r for r in server.requests if "safetensors" in r], "refused before its weights travel"
     assert call("team/never", HF_ENDPOINT="http://127.0.0.1:9").startswith(
-        "error team/never: not in the cache, and the hub cannot be reached"
+        "error team/never: no such folder here, not in the cache, and the hub cannot be reached"
     )

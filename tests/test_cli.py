@@ -197,6 +197,7 @@ def test_ctrl_c_keeps_what_is_done(shapes_suite: Callable[..., Path], tmp_path: 
     assert "Traceback" not in error
 
 
+@pytest.mark.full
 def test_lists_and_doctor(cli: Any, tmp_path: Path) -> None:
     assert "coco_instance" in cli("list", "suites").stdout
     assert "shapes" in cli("list", "datasets").stdout
@@ -216,6 +217,7 @@ def test_lists_and_doctor(cli: Any, tmp_path: Path) -> None:
         assert text in outcome.stdout, text
 
 
+@pytest.mark.full
 def test_doctor_finds_a_dataset(cli: Any, tmp_path: Path) -> None:
     folder = tmp_path / "coco/annotations"
     folder.mkdir(parents=True)

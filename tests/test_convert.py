@@ -180,6 +180,18 @@ def test_a_hub_checkpoint_gets_the_papers_sizes(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(logits(resolve(str(folder))), logits(resolve(str(made.folder))), strict=True))
 
 
+@pytest.mark.full
+def test_a_folder_keeps_its_own_size_where_nothing_is_published(tmp_path: Path) -> None:
+    made = convert(resolve("bundled:shapes_tiny"), tmp_path / "made")
+    assert (made.size, made.origin) == ((128, 192), "as its own processor")
+
+
+def test_a_task_that_is_not_the_configs(tmp_path: Path) -> None:
+    checkpoint = resolve(str(unpack("original_r50.pkl", tmp_path)), config=str(CHECKPOINTS / "original_r50.yaml"))
+    with pytest.raises(CheckpointError, match=r"says panoptic, tested at 800/1333; leave --task semantic out"):
+        paper_size(checkpoint, "semantic")
+
+
 def size_of(labels: str, task: str | None = None, width: int = 96) -> Any:
     config = {"model_type": "mask2former", "backbone_config": {"model_type": "swin", "embed_dim": width}}
     names = label_set(labels).names
@@ -197,7 +209,9 @@ def test_the_papers_sizes() -> None:
     assert size_of("mapillary_vistas") == (2048, 2048)
     with pytest.raises(CheckpointError, match=r"say --task panoptic \(640/2560\) or --task semantic \(512/2048\)"):
         size_of("ade20k")
-    with pytest.raises(CheckpointError, match=r"no.* published dataset's for instance; say at what size .* --size 800/1333"):
+    with pytest.raises(
+        CheckpointError, match="its classes are Cityscapes's, published for panoptic and semantic, not instance; leave --task out"
+    ):
         size_of("cityscapes", "instance")
 
 
@@ -216,10 +230,10 @@ def test_the_command(cli: Callable[..., Any], tmp_path: Path) -> None:
     path = unpack("original_r50.pkl", tmp_path)
     outcome = cli("convert", path, tmp_path / "made")
     assert outcome.returncode == 2
-    assert "say at what size it is tested" in outcome.stderr
+    assert "say at what size it is tested with --size" in outcome.stderr
     outcome = cli("convert", path, tmp_path / "made", "--task", "panoptik")
     assert "did you mean 'panoptic'" in outcome.stderr
     outcome = cli("convert", path, tmp_path / "made", "--config", CHECKPOINTS / "original_r50.yaml")
     assert outcome.returncode == 0, outcome.stderr
-    assert "tested at 800/1333" in outcome.stdout
+    assert "its processor resizes to 800/1333" in outcome.stdout
     assert (tmp_path / "made" / "model.safetensors").is_file()

@@ -26,7 +26,7 @@ def test_an_original_file(tmp_path: Path) -> None:
     path = unpack("original_r50.pkl", tmp_path)
     found = inspect(str(path), config=str(CHECKPOINTS / "original_r50.yaml"), labels=None)
     assert found.backbone == "ResNet-50, blocks 3-4-6-3, widths 16-32-64-128"
-    assert (found.form, found.queries, found.decoder_layers, found.classes, found.label_set) == ("detectron2", 8, 3, 5, None)
+    assert (found.form, found.queries, found.decoder_layers, len(found.classes), found.label_set) == ("detectron2", 8, 3, 5, None)
     assert found.size == path.stat().st_size
     assert found.suites == ()
     assert found.problem is None
@@ -48,6 +48,25 @@ def test_a_hub_checkpoint_with_the_hubs_processor_and_another_order(tmp_path: Pa
     assert any("no usable preprocessor_config.json" in warning for warning in inspect(str(folder)).warnings)
 
 
+@pytest.mark.full
+def test_a_single_file_needs_converting_for_transformers_protocols(tmp_path: Path) -> None:
+    import pickle
+
+    import numpy as np
+
+    path = unpack("original_r50.pkl", tmp_path)
+    content = dict(pickle.loads(path.read_bytes()))
+    head = "sem_seg_head.predictor.class_embed"
+    content["model"] = dict(content["model"]) | {f"{head}.weight": np.zeros((134, 64), "f4"), f"{head}.bias": np.zeros(134, "f4")}
+    del content["model"]["criterion.empty_weight"]
+    path.write_bytes(pickle.dumps(content))
+    assert inspect(str(path)).suites == (
+        "coco_instance (on its things)",
+        "coco_instance_protocols (on its things, after 'm2fbench convert')",
+    )
+
+
+@pytest.mark.full
 def test_a_panoptic_checkpoint_fits_instance_suites_on_its_things(tmp_path: Path) -> None:
     found = inspect(str(make_checkpoint(tmp_path / "hub", label_set("coco_panoptic").names)))
     assert "coco_instance (on its things)" in found.suites
@@ -76,7 +95,11 @@ def test_the_command(cli: Callable[..., Any], tmp_path: Path) -> None:
         assert part in outcome.stdout, part
     outcome = cli("inspect", unpack("mmdetection_swin.pth", tmp_path), "--json")
     found = json.loads(outcome.stdout)
-    assert (found["form"], found["classes"], found["backbone"]) == ("mmdetection", 5, "Swin, blocks 1-1-2-1, width 8, window 3")
+    assert (found["form"], found["classes"][0], found["backbone"]) == (
+        "mmdetection",
+        "thing0",
+        "Swin, blocks 1-1-2-1, width 8, window 3",
+    )
     (tmp_path / "x.pkl").write_bytes(b"cos\nsystem\n(S'touch exploited'\ntR.")
     outcome = cli("inspect", tmp_path / "x.pkl", cwd=tmp_path)
     assert outcome.returncode == 2

@@ -71,6 +71,8 @@ def test_the_default_map_loses_what_later_queries_cover(tiny_checkpoint: Path) -
 def test_the_paper_needs_no_processor_but_transformers_does(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
     build_protocol(section("paper"), tmp_path, CLASSES)
+    with pytest.raises(CheckpointError, match="a single file has no processor; make it a folder with 'm2fbench convert'"):
+        build_protocol(section("transformers"), None, CLASSES)
     with pytest.raises(CheckpointError, match=r"needs the checkpoint's preprocessor_config\.json"):
         build_protocol(section("transformers"), tmp_path, CLASSES)
 

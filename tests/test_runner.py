@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from PIL import Image
 import m2fbench
 from m2fbench.errors import ClassesError, DatasetError, ImageError, StoreError, SuiteError
 from m2fbench.models import load as loading
-from m2fbench.runner import Event
+from m2fbench.runner import Event, plan
+from m2fbench.suite import load_suite
 
 COCO_SUITE = """
 suite: photos
@@ -95,6 +97,7 @@ def test_a_finished_run_is_scored_again_without_the_model(
     assert second.checkpoint["parameters"] == first.checkpoint["parameters"]
 
 
+@pytest.mark.full
 def test_worker_processes_change_nothing(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
     (alone,) = m2fbench.run(shapes_suite(5, "workers: 0\n"), output=tmp_path / "a")
     (helped,) = m2fbench.run(shapes_suite(5, "workers: 3\n"), output=tmp_path / "b")
@@ -187,6 +190,26 @@ def test_checkpoints_given_by_hand_keep_published_values_only_where_they_match(
         m2fbench.run(suite, only=["tyny"])
 
 
+def test_rows_are_named_by_what_tells_checkpoints_apart() -> None:
+    references = [
+        "/x/expA/model_final.pth", "/x/expB/model_0004999.pth", "/x/expB/model_final.pth", "https://h/zoo/model_final_94dc52.pkl?token=s3",
+        "zoo:coco/instance/Swin-T", "me/mine@v2",
+    ]  # fmt: skip
+    names = [spec.row.name for spec in plan(load_suite("coco_instance"), references)]
+    assert names == ["expA", "expB", "expB-2", "model_final_94dc52.pkl", "Swin-T", "mine"]
+
+
+def test_a_size_that_is_not_the_checkpoints_own_is_said() -> None:
+    from m2fbench.models.checkpoint import Checkpoint
+    from m2fbench.models.published import size_note
+
+    protocol = load_suite("coco_instance").protocol
+    checkpoint = Checkpoint("x", Path(), None, "", (), 100, "swin", (), test_size=(640, 2560), test_size_origin="a/config.yaml")
+    assert size_note(checkpoint, protocol) == ("tested at 800/1333, where a/config.yaml says 640/2560",)
+    assert size_note(replace(checkpoint, test_size=(800, 1333)), protocol) == ()
+    assert size_note(replace(checkpoint, test_size=None), protocol) == ()
+
+
 def test_a_row_that_cannot_run_says_why(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
     suite = shapes_suite(2)
     suite.write_text(suite.read_text().replace("}]", "}, {name: old, unavailable: lost, published: {AP: 1.0}, source: paper}]"))
@@ -246,6 +269,7 @@ def test_any_folder_name_will_do(name: str, shapes_suite: Callable[..., Path], t
     assert result.row.isascii()
 
 
+@pytest.mark.full
 def test_brackets_in_names_are_brackets(shapes_suite: Callable[..., Path], tmp_path: Path, cli: Any) -> None:
     suite = shapes_suite(1)
     suite.write_text(suite.read_text().replace("title: Shapes for tests", "title: '[/b] t [red]x'"))

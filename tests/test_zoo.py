@@ -35,12 +35,17 @@ def test_names_are_found_whatever_their_case_and_near_ones_suggested() -> None:
         zoo_entry("zoo:x")
 
 
+@pytest.mark.full
 def test_validate_looks_names_up(cli: Callable[..., Any], tmp_path: Path) -> None:
     text = (Path(m2fbench.__file__).parent.parent / "suites/coco_instance.yaml").read_text()
     (tmp_path / "x.yaml").write_text(text.replace("zoo:coco/instance/R50", "zoo:coco/instance/R5"))
     outcome = cli("validate", tmp_path / "x.yaml")
     assert outcome.returncode == 2
     assert "x.yaml: r50: zoo:coco/instance/R5: no such checkpoint in the model zoo" in outcome.stderr
+    (tmp_path / "x.yaml").write_text(text.replace("zoo:coco/instance/R50", "a.pth\n    labels: nosuch.json"))
+    assert "x.yaml: r50: labels nosuch.json: expected one of ade20k" in cli("validate", tmp_path / "x.yaml").stderr
+    (tmp_path / "x.yaml").write_text(text.replace("zoo:coco/instance/R50", "a.pth\n    config: nosuch.yaml"))
+    assert "x.yaml: r50: config nosuch.yaml: no such file in" in cli("validate", tmp_path / "x.yaml").stderr
 
 
 def test_every_row_is_published_under_a_hash_and_its_settings_are_whole() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from m2fbench.errors import CheckpointError, shown
 from m2fbench.models.download import Progress, fetch, is_url, redacted
+from m2fbench.models.user_files import given_labels, user_path
 from m2fbench.models.zoo import ZooEntry, is_zoo, zoo_entry
 from m2fbench.registry import near
 from m2fbench.types import JsonObject
@@ -22,6 +23,7 @@ from m2fbench.types import JsonObject
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # transformers' model_type -> the name its authors gave it; what these put out has the same form
 FAMILIES = {"mask2former": "Mask2Former", "maskformer": "MaskFormer", "eomt": "EoMT", "eomt_dinov3": "EoMT-DINOv3"}
+_FILE_SUFFIXES = (".pkl", ".pth", ".pt", ".bin", ".safetensors")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -55,6 +57,11 @@ class Checkpoint:
     published: str | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def location(self) -> Path:
+        """Its folder, or the file that it is."""
+        return self.folder if self.form == "transformers" else self.folder / self.weight_files[0]
+
 
 def bundled_folder() -> Path:
     return Path(__file__).parent.parent / "assets"
@@ -70,19 +77,32 @@ def resolve(
     """Find (and where it lies elsewhere download) the checkpoint. Raises CheckpointError with one line that says what to do.
 
     config: a detectron2 config for a single file, in place of the config.yaml beside it. labels: the name of a label set or a file
-    of class names, for a single file too. progress: called as the file of an address or of the zoo arrives.
+    of class names, in place of the checkpoint's own. progress: called as the file of an address or of the zoo arrives.
     """
     if (single := _single_file(reference, progress)) is not None:
         from m2fbench.models.single_file import describe_file
 
         shown_as = redacted(reference) if is_url(reference) else reference
         return describe_file(single[0], shown_as, config=config, labels=labels, entry=single[1])
-    if config or labels:
-        given = "--config" if config else "--labels"
+    if config:
         raise CheckpointError(
-            f"{reference}: {given} is for checkpoints of a single file; a transformers folder has its own config.json"
+            f"{shown(reference)}: a config is for checkpoints of a single file; a transformers folder has its own config.json"
         )
-    return _resolve_folder(reference)
+    return _resolve_folder(reference, labels)
+
+
+def problem_of(reference: str | None, config: str | None, labels: str | None) -> str | None:
+    """What is wrong with a suite's row that can be seen without its checkpoint; None where nothing is."""
+    try:
+        if reference is not None and is_zoo(reference):
+            zoo_entry(reference)
+        if labels is not None:
+            given_labels(labels)
+        if config is not None and not user_path(config, "config").is_file():
+            return f"config {shown(config)}: no such file{_seen_from(Path(config))}; check the path"
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def _single_file(reference: str, progress: Progress | None) -> tuple[Path, ZooEntry | None] | None:
@@ -99,18 +119,13 @@ def _single_file(reference: str, progress: Progress | None) -> tuple[Path, ZooEn
                 f"{reference}: expected the folder of a transformers checkpoint, got a file of it; pass {path.parent}"
             )
         return path, None
+    if not path.exists() and (path.suffix in _FILE_SUFFIXES or path.is_symlink()):
+        raise CheckpointError(f"{shown(reference)}: no such file{_seen_from(path)}; check the path")
     return (_trained(path, reference), None) if path.is_dir() and not (path / "config.json").exists() else None
 
 
-def user_path(text: str, what: str) -> Path:
-    """The path that a user wrote, ``~`` expanded. Raises CheckpointError where there cannot be one, or it may not be looked at."""
-    try:
-        path = Path(text).expanduser()
-        path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{what} {shown(text)}: cannot be looked at ({reason}); check the path and its permissions") from None
-    return path
+def _seen_from(path: Path) -> str:
+    return "" if path.is_absolute() else f" in {Path.cwd()}"
 
 
 def stamp_of(path: Path) -> str:
@@ -147,7 +162,7 @@ def _trained(folder: Path, reference: str) -> Path:
     return folder / name
 
 
-def _resolve_folder(reference: str) -> Checkpoint:
+def _resolve_folder(reference: str, given: str | None) -> Checkpoint:
     folder, revision = _locate(reference)
     config = _read_config(folder, reference)
     _refuse_absurd(config, reference)
@@ -157,6 +172,13 @@ def _resolve_folder(reference: str) -> Checkpoint:
         backbone = str((config.get("backbone_config") or {}).get("model_type") or _BACKBONES[config["model_type"]])
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{reference}: config.json is not a Mask2Former's ({error}); copy or download it again") from None
+    if given:
+        names = given_labels(given)
+        if len(names) != len(labels):
+            raise CheckpointError(
+                f"{reference}: has {len(labels)} classes, labels {given} names {len(names)}; give one name for each"
+            )
+        labels = names
     return Checkpoint(
         reference=reference,
         folder=folder,
@@ -224,10 +246,10 @@ def _locate(reference: str) -> tuple[Path, str | None]:
     path = user_path(reference, "checkpoint")
     if path.is_dir():
         return path, None
-    if path.suffix in (".pkl", ".pth", ".pt", ".bin", ".safetensors") or path.is_symlink():
-        raise CheckpointError(f"{shown(reference)}: no such file; check the path")
     if not _HUB_ID.fullmatch(reference) or reference.startswith("."):
-        raise CheckpointError(f"{reference}: no such folder, and not a hub id (owner/name or owner/name@revision)")
+        raise CheckpointError(
+            f"{shown(reference)}: no such folder{_seen_from(path)}, and not a hub id (owner/name or owner/name@revision)"
+        )
     return _download(reference)
 
 
@@ -273,7 +295,9 @@ def _download(reference: str) -> tuple[Path, str]:
         raise CheckpointError(f"{reference}: no such folder, and not a hub id (owner/name or owner/name@revision)") from error
     except (LocalEntryNotFoundError, HubHTTPError) as error:
         remedy = "check the connection (or HF_ENDPOINT, HF_HUB_OFFLINE), or pass a local folder"
-        raise CheckpointError(f"{reference}: not in the cache, and the hub cannot be reached; {remedy}") from error
+        raise CheckpointError(
+            f"{reference}: no such folder here, not in the cache, and the hub cannot be reached; {remedy}"
+        ) from error
     except OSError as error:
         raise CheckpointError(f"{reference}: the download could not be stored: {error}; free space or set HF_HOME") from error
 

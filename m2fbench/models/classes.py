@@ -89,9 +89,9 @@ def _by_position(labels: Sequence[str], categories: Sequence[Category], found: l
         what = f"another order and other names: {_some(order)}; not in the checkpoint: {_some(missing)}"
     else:
         what = f"not in the checkpoint: {_some(missing)}; only in the checkpoint: {_some(unknown)}"
+    remedy = ", or name its classes with --labels" if default or len(labels) == count else ""
     raise ClassesError(
-        f"the checkpoint's {len(labels)} classes are not the dataset's {count}: {what}; run a suite of the dataset it was trained "
-        f"on, or name its classes (id2label in its config.json; --labels for a checkpoint of a single file)"
+        f"the checkpoint's {len(labels)} classes are not the dataset's {count}: {what}; run a suite of the dataset it was trained on{remedy}"
     )
 
 

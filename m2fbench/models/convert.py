@@ -11,7 +11,7 @@ from m2fbench.errors import CheckpointError
 from m2fbench.models.checkpoint import Checkpoint
 from m2fbench.models.load import load_module
 from m2fbench.models.preprocess import PIXEL_MEAN, PIXEL_STD, SIZE_DIVISIBILITY
-from m2fbench.models.published import TASKS, paper_size
+from m2fbench.models.published import TASKS, paper_size, processor_size
 from m2fbench.registry import near
 from m2fbench.types import JsonObject
 
@@ -32,9 +32,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written. size: (shortest edge, cap on the longest) in the processor's config, in pixels; origin: who says so."""
+    """What was written, of so many bytes. size: (shortest edge, cap on the longest) in the processor's config, in pixels; origin: who says
+    so."""
 
     folder: Path
+    bytes: int
     size: tuple[int, int]
     origin: str
 
@@ -88,7 +90,7 @@ def convert(checkpoint: Checkpoint, wanted: Request) -> Conversion:
         )
     if checkpoint.folder.resolve().is_relative_to(target):
         raise CheckpointError(f"{target}: holds the checkpoint that is to be converted; choose another folder")
-    size, origin = (wanted.size, "as given") if wanted.size else paper_size(checkpoint, wanted.task)
+    size, origin = (wanted.size, "as given") if wanted.size else _size(checkpoint, wanted.task)
     model = load_module(checkpoint)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +105,18 @@ def convert(checkpoint: Checkpoint, wanted: Request) -> Conversion:
         raise CheckpointError(
             f"{target}: cannot be written: {error.strerror or error}; choose another folder, or free space"
         ) from error
-    return Conversion(target, size, origin)
+    return Conversion(target, sum(path.stat().st_size for path in target.iterdir()), size, origin)
+
+
+def _size(checkpoint: Checkpoint, task: str | None) -> tuple[tuple[int, int], str]:
+    """The paper's size; where nothing says which that is, the one that the checkpoint's own processor has."""
+    try:
+        return paper_size(checkpoint, task)
+    except CheckpointError:
+        own = processor_size(checkpoint)
+        if own is None or task is not None or "height" in own or not own.get("longest_edge"):
+            raise
+        return (int(own["shortest_edge"]), int(own["longest_edge"])), "as its own processor"
 
 
 def _replace(folder: Path, target: Path, old: Path) -> None:

@@ -36,10 +36,14 @@ class Protocol:
     description: JsonObject
 
 
-def build_protocol(section: ProtocolSection, folder: Path, classes: ClassMap) -> Protocol:
-    """``folder``: of the checkpoint, whose processor the transformers protocols use."""
+def build_protocol(section: ProtocolSection, folder: Path | None, classes: ClassMap) -> Protocol:
+    """``folder``: of a checkpoint in transformers' layout, whose processor the transformers protocols use; None for a single file."""
     if section.name == "paper":
         return _paper(section, classes)
+    if folder is None:
+        raise CheckpointError(
+            f"protocol {section.name}: a checkpoint of a single file has no processor; make it a folder with 'm2fbench convert', and run that"
+        )
     return _huggingface(section, folder, classes, best=section.name == "transformers-best")
 
 

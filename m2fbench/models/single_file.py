@@ -2,24 +2,22 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from m2fbench.errors import CheckpointError, shown
+from m2fbench.errors import CheckpointError
 from m2fbench.labels import label_set, label_sets
 from m2fbench.models import mmdetection, original
-from m2fbench.models.checkpoint import Checkpoint, stamp_of, user_path
+from m2fbench.models.checkpoint import Checkpoint, stamp_of
 from m2fbench.models.detectron_config import UNSAID, DetectronConfig, apply_config, read_detectron_config
+from m2fbench.models.user_files import given_labels, user_path
 from m2fbench.models.weights import StateDict, Weights, read_weights
 from m2fbench.models.zoo import ZooEntry, entry_of_file, hash_in_name
-from m2fbench.registry import near
 from m2fbench.types import JsonObject
 
 CONFIG_NAME = "config.yaml"  # what detectron2 writes beside its checkpoints
-MAX_LABELS_BYTES = 1 << 20
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -112,7 +110,7 @@ def _read(path: Path, reference: str, config: str | None) -> _Model:
 def _detectron_config(path: Path, given: str | None, *, resnet: bool) -> tuple[DetectronConfig | None, tuple[str, ...]]:
     """The config given or lying beside the weights, and what is taken for granted where there is none or it is silent."""
     beside = path.parent / CONFIG_NAME
-    found = user_path(given, "--config") if given else beside if beside.is_file() else None
+    found = user_path(given, "config") if given else beside if beside.is_file() else None
     config = read_detectron_config(found) if found else None
     if config and not any(key.startswith(("MODEL.", "INPUT.", "DATASETS.")) for key in config.values):
         if given:
@@ -185,9 +183,9 @@ def _class_names(model: _Model, labels: str | None, entry: ZooEntry | None, refe
     count = len(model.config["id2label"])
     unnamed = tuple(f"LABEL_{index}" for index in range(count))
     if labels:
-        names = _given(labels)
+        names = given_labels(labels)
         if len(names) != count:
-            raise CheckpointError(f"{reference}: has {count} classes, --labels {labels} names {len(names)}; give one name for each")
+            raise CheckpointError(f"{reference}: has {count} classes, labels {labels} names {len(names)}; give one name for each")
         return names, None
     if entry:
         return label_set(entry.labels).names, None
@@ -209,34 +207,6 @@ def _class_names(model: _Model, labels: str | None, entry: ZooEntry | None, refe
                 name
             ).names, f"its {count} classes are taken for those of {title}, by their number; say otherwise with --labels"
     return unnamed, f"nothing names its {count} classes; name them with --labels"
-
-
-def _given(labels: str) -> tuple[str, ...]:
-    """Class names from a label set's name or from a file: a JSON list or mapping, or one name a line."""
-    if labels in label_sets():
-        return label_set(labels).names
-    path = user_path(labels, "--labels")
-    try:
-        if path.stat().st_size > MAX_LABELS_BYTES or not path.is_file():
-            raise ValueError("no file of that kind")
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.split("\n")
-    except (OSError, ValueError, RecursionError) as error:
-        sets = label_sets()
-        raise CheckpointError(
-            f"--labels {shown(labels)}: expected one of {', '.join(sets)}{near(labels, sets)}, or a file of class names ({shown(error)})"
-        ) from error
-    if isinstance(content, dict):
-        content = content.get("id2label", content)
-    if isinstance(content, dict):
-        numbered = [(int(key), name) for key, name in content.items() if re.fullmatch(r"\d{1,6}", str(key))]
-        if sorted(number for number, _ in numbered) != list(range(len(content))):
-            raise CheckpointError(f"--labels {labels}: expected a mapping from 0, 1, 2, ... to names, or a list")
-        content = [name for _, name in sorted(numbered, key=lambda pair: pair[0])]
-    names = [name.strip() for name in content if isinstance(name, str) and name.strip()] if isinstance(content, list) else []
-    if not names or len(names) < len(content) - text.count("\n"):
-        raise CheckpointError(f"--labels {labels}: expected class names, in the order of the checkpoint's classes")
-    return tuple(names)
 
 
 def _task_and_size(

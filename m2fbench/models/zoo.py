@@ -65,16 +65,6 @@ def zoo_entry(reference: str) -> ZooEntry:
     return known[name]
 
 
-def problem_of(reference: str | None) -> str | None:
-    """What is wrong with a ``zoo:`` reference; None for a good one, and for references of other kinds."""
-    if reference is not None and is_zoo(reference):
-        try:
-            zoo_entry(reference)
-        except CheckpointError as error:
-            return str(error)
-    return None
-
-
 def entry_of_file(name: str) -> ZooEntry | None:
     """The entry whose file has this name; that the content is the published one is for the caller to see (``hash_in_name``)."""
     return next((entry for entry in zoo_entries().values() if entry.file == name), None)
