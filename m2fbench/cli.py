@@ -191,10 +191,10 @@ def convert(
     from m2fbench.models.checkpoint import resolve
     from m2fbench.models.convert import convert as convert_checkpoint
     from m2fbench.models.convert import request
-    from m2fbench.reporting.terminal import downloading
+    from m2fbench.reporting.terminal import reading
 
     wanted, console = request(target, task=task, size=size, force=force), _console()
-    with downloading(console) as progress:
+    with reading(console) as progress:
         checkpoint = resolve(source, config=config, labels=labels, progress=progress)
     _warn(console, checkpoint.warnings)
     with console.status("loading and writing"):
@@ -218,10 +218,10 @@ def inspect(
 ) -> None:
     """Say what a checkpoint is, which suites fit it, and what to beware of."""
     from m2fbench.inspection import inspect as inspect_checkpoint
-    from m2fbench.reporting.terminal import downloading, inspection_table
+    from m2fbench.reporting.terminal import inspection_table, reading
 
     console = _console()
-    with downloading(Console(stderr=True) if as_json else console) as progress:
+    with reading(Console(stderr=True) if as_json else console) as progress:
         found = inspect_checkpoint(checkpoint, config=config, labels=labels, progress=progress)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))

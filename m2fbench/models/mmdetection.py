@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from m2fbench.errors import CheckpointError, shown
-from m2fbench.models.original import SAMPLING_POINTS, put
+from m2fbench.models.original import SAMPLING_POINTS, put_once
 from m2fbench.models.weights import StateDict
 from m2fbench.types import JsonObject
 
@@ -94,9 +94,9 @@ def to_original(state: StateDict, reference: str) -> StateDict:
     for name, value in state.items():
         if match := _MERGING.fullmatch(name):
             target = f"backbone.layers.{match[1]}.downsample.{match[2]}.{match[3]}"
-            put(made, target, name, _by_block(name, value, reference), reference)
+            put_once(made, target, name, _by_block(name, value, reference), reference)
         elif renamed := _target(name):
-            put(made, renamed, name, value, reference)
+            put_once(made, renamed, name, value, reference)
         else:
             unknown.append(name)
     if unknown:

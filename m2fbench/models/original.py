@@ -136,11 +136,11 @@ def modern_names(state: StateDict, reference: str) -> StateDict:
     renamed: dict[str, tuple[str, torch.Tensor]] = {}
     for name, value in state.items():
         inside = re.match(r"sem_seg_head\.(?!pixel_decoder\.|predictor\.)(.+)", name)
-        put(renamed, f"sem_seg_head.pixel_decoder.{inside[1]}" if inside else name, name, value, reference)
+        put_once(renamed, f"sem_seg_head.pixel_decoder.{inside[1]}" if inside else name, name, value, reference)
     return {name: value for name, (_, value) in renamed.items()}
 
 
-def put(made: dict[str, tuple[str, torch.Tensor]], target: str, source: str, value: torch.Tensor, reference: str) -> None:
+def put_once(made: dict[str, tuple[str, torch.Tensor]], target: str, source: str, value: torch.Tensor, reference: str) -> None:
     """``made[target] = source, value``. Raises CheckpointError where another weight is there: one of them would silently go."""
     if target in made:
         raise CheckpointError(
@@ -160,14 +160,14 @@ def to_transformers(state: StateDict, reference: str) -> StateDict:
     for name, value in state.items():
         targets = _targets(name)
         if len(targets) == 1:
-            put(made, targets[0], name, value, reference)
+            put_once(made, targets[0], name, value, reference)
         elif targets:
             if value.dim() == 0 or value.shape[0] % len(targets):
                 raise CheckpointError(
                     f"{reference}: {name} is {list(value.shape)}, expected query, key and value one after the other"
                 )
             for target, part in zip(targets, value.chunk(len(targets)), strict=True):
-                put(made, target, name, part.clone(), reference)
+                put_once(made, target, name, part.clone(), reference)
         elif not _DERIVED.fullmatch(name):
             unknown.append(name)
     if unknown:

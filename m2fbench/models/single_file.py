@@ -44,7 +44,8 @@ def describe_file(path: Path, reference: str, *, config: str | None, labels: str
     sha256, published, warnings = _hashes(path, entry)
     model = _read(path, reference, config)
     names, origin = _class_names(model, labels, published, reference)
-    warnings += [note for note in (origin, *model.notes) if note and not (published and note in model.notes)]
+    assumed = () if published else model.notes  # of a published checkpoint nothing is
+    warnings += [note for note in (origin, *assumed) if note]
     if published and model.config["num_queries"] != published.queries:
         raise CheckpointError(
             f"{reference}: has {model.config['num_queries']} queries, the published one {published.queries}; get it again"

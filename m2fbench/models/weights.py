@@ -20,12 +20,9 @@ _INSIDE = ("model", "state_dict", "model_state_dict", "model_state")  # where ch
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file held. kind: of file. extras: what lay beside the weights (optimizer, iteration, ...), names only.
-    meta: the text and numbers of an mmdetection checkpoint's ``meta``."""
+    """What a file held. meta: the text and numbers of an mmdetection checkpoint's ``meta``."""
 
     state: StateDict
-    kind: str
-    extras: tuple[str, ...] = ()
     meta: Mapping[str, Any] | None = None
 
 
@@ -54,17 +51,17 @@ def _remedy(path: Path, error: PickleError) -> str:
 
 def _read(path: Path, head: bytes) -> Weights:
     if head.startswith(ZIP_MAGIC):
-        return _unwrap(path, read_torch(path), "torch")
+        return _unwrap(path, read_torch(path))
     if head[8:9] == b"{" and head[:8] != b"":
-        return Weights(_read_safetensors(path), "safetensors")
+        return Weights(_read_safetensors(path))
     if head.startswith(b"version https://git-lfs"):
         raise PickleError("is a Git LFS pointer, not the weights themselves; fetch them with 'git lfs pull'")
     if head.lstrip()[:1] == b"<":
         raise PickleError("is a web page, not weights; download it again from the address that gives the file itself")
     if head and is_legacy(path):
-        return _unwrap(path, read_torch(path), "torch (before 1.6)")
+        return _unwrap(path, read_torch(path))
     if head[:1] in (b"\x80", b"(", b"}", b"c", b"]", b""):  # how pickled dicts, or nothing, begin
-        return _unwrap(path, read_pickle(path), "pickle")
+        return _unwrap(path, read_pickle(path))
     raise PickleError("is no file of weights, expected a .pkl, .pth, .bin or .safetensors checkpoint")
 
 
@@ -78,12 +75,11 @@ def _read_safetensors(path: Path) -> StateDict:
         raise PickleError(f"is damaged ({str(error)[:100]})") from error
 
 
-def _unwrap(path: Path, content: Any, kind: str) -> Weights:
+def _unwrap(path: Path, content: Any) -> Weights:
     """The state dict inside what a checkpoint file holds, names without the ``module.`` of parallel training."""
     if not isinstance(content, Mapping):
         raise PickleError(f"holds a {type(content).__name__}, expected a state dict, or a dict with one under 'model'")
     inside = next((key for key in _INSIDE if isinstance(content.get(key), Mapping) and content[key]), None)
-    extras = tuple(str(key) for key in content if key != inside) if inside else ()
     state = content[inside] if inside else content
     if not state:
         raise PickleError("holds no weights")
@@ -97,7 +93,7 @@ def _unwrap(path: Path, content: Any, kind: str) -> Weights:
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     meta = content.get("meta")
-    return Weights(tensors, kind, extras, meta if isinstance(meta, Mapping) else None)
+    return Weights(tensors, meta if isinstance(meta, Mapping) else None)
 
 
 def _size(value: Any) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -57,12 +57,22 @@ class DownloadDisplay:
 
 
 @contextlib.contextmanager
-def downloading(console: Console) -> Iterator[DownloadDisplay]:
-    display = DownloadDisplay(console)
-    try:
-        yield display
-    finally:
-        display.stop()
+def reading(console: Console) -> Iterator[Callable[[int, int | None], None]]:
+    """Show that a checkpoint is being read and, through what it yields, how far a download of it has come."""
+    display, status = DownloadDisplay(console), console.status("reading the checkpoint")
+
+    def arrived(done: int, total: int | None) -> None:
+        status.stop()
+        display(done, total)
+        if done == total:
+            display.stop()
+            status.start()
+
+    with status:
+        try:
+            yield arrived
+        finally:
+            display.stop()
 
 
 class RunDisplay:
