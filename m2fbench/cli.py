@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from m2fbench.cli_datasets import app as datasets_app
 from m2fbench.errors import M2FBenchError, VerificationError
 
 USER_ERROR, OUTSIDE_TOLERANCE, OUR_BUG, INTERRUPTED = 2, 1, 70, 130  # exit statuses
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(datasets_app)
 
 
 class DeviceName(StrEnum):
@@ -108,6 +110,7 @@ def run(
     config: ConfigOption = None,
     labels: LabelsOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Run the row of this name only; repeatable.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Run the variant of this name only; repeatable.")] = None,
     data: DataOption = None,
     limit: LimitOption = None,
     device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = DeviceName.auto,
@@ -115,6 +118,9 @@ def run(
     output: Annotated[Path, typer.Option(help="Folder of run directories.")] = Path("runs"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what earlier runs left instead of resuming.")] = False,
     verify: VerifyOption = False,
+    predict_only: Annotated[
+        bool, typer.Option("--predict-only", help="Score nothing; write what the dataset's evaluation server takes.")
+    ] = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class's figures.")] = False,
 ) -> None:
     """Run a suite: predict, score, and compare with the published numbers. Interrupted, the same command resumes."""
@@ -125,8 +131,9 @@ def run(
     try:
         with RunDisplay(console) as display:
             results = run_suite(
-                suite, checkpoints=checkpoint or (), config=config, labels=labels, only=only or (), data=data, limit=limit,
-                device=device.value, overrides=set_ or (), output=output, fresh=fresh, verify=verify, listener=display,
+                suite, checkpoints=checkpoint or (), config=config, labels=labels, only=only or (),
+                variants=variant or (), data=data, limit=limit, device=device.value, overrides=set_ or (), output=output, fresh=fresh,
+                verify=verify, predict_only=predict_only, listener=display,
             )  # fmt: skip
     except KeyboardInterrupt:
         _fail("interrupted; what was finished is kept: the same command resumes", INTERRUPTED)
@@ -136,38 +143,48 @@ def run(
 @app.command()
 def score(
     suite: SuiteArgument,
-    predictions: Annotated[Path, typer.Option(help="A run directory, or a file in COCO results format.")],
+    predictions: Annotated[
+        Path,
+        typer.Option(help="A run directory, or a file or folder in one of the official formats (COCO, label PNGs, Cityscapes)."),
+    ],
     data: DataOption = None,
     limit: LimitOption = None,
     set_: SetOption = None,
     verify: VerifyOption = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class's figures.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, every figure of every class.")] = False,
 ) -> None:
     """Score predictions without the model: those of a run, or anyone's."""
     from m2fbench.scoring import score as score_predictions
 
     result = score_predictions(suite, predictions, data=data, limit=limit, overrides=set_ or (), verify=verify)
-    _show(_console(), [result], per_class)
+    if as_json:
+        typer.echo(json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        _show(_console(), [result], per_class)
 
 
 def _show(console: Console, results: list, per_class: bool) -> None:  # type: ignore[type-arg]
     """The table, the classes where asked for, warnings and paths; ends with status 1 where a tolerance does not hold."""
-    from m2fbench.reporting.terminal import class_table, results_table
+    from m2fbench.reporting.terminal import class_tables, results_table
 
     console.print()
     console.print(results_table(results))
     _warn(console, dict.fromkeys(f"{r.row}: {w}" for r in results for w in r.warnings))
     for result in results:
         if per_class and result.measurements:
-            console.print(class_table(result))
+            for table in class_tables(result):
+                console.print(table)
         for verdict in (result.verified or {}).items():
             console.print(
-                f"{result.row}: {verdict[0]} verified by the official evaluator, largest difference {verdict[1]['largest_difference']:.1e}"
+                f"{result.row}: {verdict[0]} verified by {verdict[1]['evaluator']}, largest difference {verdict[1]['largest_difference']:.1e}"
             )
         if result.skipped:
             console.print(Text(f"{result.row}: {len(result.skipped)} images could not be read and were left out", style="yellow"))
         if result.path is not None:
             console.print(Text(f"result: {result.path}"), soft_wrap=True)
+        if result.path is not None and result.status == "predicted":
+            console.print(Text(f"for the evaluation server: {result.path.with_name('submission')}"), soft_wrap=True)
     outside = [f"{r.row} {c.metric}" for r in results for c in r.comparisons if c.within is False]
     if outside:
         _fail(f"outside the suite's tolerance: {', '.join(outside)}", OUTSIDE_TOLERANCE)
@@ -262,7 +279,10 @@ def validate(suites: Annotated[list[str], typer.Argument(help="Paths or names of
 
 
 @app.command(name="list")
-def list_(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> None:
+def list_(
+    what: Annotated[Listing, typer.Argument(help="What to list.")],
+    rows: Annotated[bool, typer.Option("--rows", help="Checkpoints: the suites' rows, also those that cannot be run.")] = False,
+) -> None:
     """List what is there to run: suites, datasets, metrics or checkpoints."""
     from m2fbench.suite import datasets, load_suite, metrics, suite_names
 
@@ -280,26 +300,18 @@ def list_(what: Annotated[Listing, typer.Argument(help="What to list.")]) -> Non
             reader = datasets.get(name)
             table.add_row(name, ", ".join(reader.tasks), ", ".join(reader.Options.model_fields), reader.needs_data or "built in")
     elif what is Listing.metrics:
-        for column in ("metric", "task", "figures"):
+        for column in ("metric", "predictions", "figures"):
             table.add_column(column)
         for name in metrics.names():
-            table.add_row(name, metrics.get(name).task, ", ".join(metrics.get(name).names))
+            table.add_row(name, metrics.get(name).head, ", ".join(metrics.get(name).names))
     else:
-        from m2fbench.models.checkpoint import bundled_names
-        from m2fbench.models.zoo import PREFIX, zoo_entries
+        from m2fbench.planning import known_checkpoints
 
-        for column in ("checkpoint", "suite", "row"):
-            table.add_column(column)
-        built_in = [*(f"bundled:{name}" for name in bundled_names()), *(f"{PREFIX}{name}" for name in zoo_entries())]
-        rows = [
-            (row.checkpoint or f"- ({row.unavailable})", name, row.name)
-            for name in suite_names()
-            for row in load_suite(name).checkpoints
-        ]
-        used = {row[0] for row in rows}
-        rows += [(reference, "-", "-") for reference in built_in if reference not in used]
-        for row in rows:
-            table.add_row(*row)
+        known = known_checkpoints(rows=rows)
+        width = max(map(len, known))
+        for reference, places in known.items():  # a line each, however wide the terminal
+            typer.echo(f"{reference:<{width}}  {', '.join(places) or '-'}")
+        return
     _console().print(table)
 
 

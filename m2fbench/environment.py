@@ -9,7 +9,18 @@ from pathlib import Path
 
 from m2fbench.types import JsonObject
 
-LIBRARIES = ("torch", "transformers", "numpy", "pillow", "hotcoco", "pycocotools", "huggingface_hub", "safetensors")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "numpy",
+    "pillow",
+    "hotcoco",
+    "pycocotools",
+    "cityscapesscripts",
+    "faster-coco-eval",
+    "huggingface_hub",
+    "safetensors",
+)
 IDENTITY_LIBRARIES = ("torch", "transformers", "pillow")  # those whose version can move a prediction
 
 

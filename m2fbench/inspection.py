@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from m2fbench.errors import CheckpointError, ClassesError, M2FBenchError, shown
 from m2fbench.labels import label_set
 from m2fbench.scoring import open_dataset
-from m2fbench.suite import Suite, datasets, load_suite, suite_names
+from m2fbench.suite import ProtocolSection, Suite, datasets, load_suite, suite_names
 from m2fbench.types import Category, JsonObject
 
 if TYPE_CHECKING:
+    from m2fbench.download import Progress
     from m2fbench.models.checkpoint import Checkpoint
-    from m2fbench.models.download import Progress
 
 _FORMS = {
     "transformers": "transformers folder",
@@ -62,7 +62,8 @@ class Inspection:
         )
         first = ", ".join(shown(name, 30) for name in self.classes[:5]) + (", …" if len(self.classes) > 5 else "")
         yield "classes", f"{len(self.classes)}{f', {label_set(self.label_set).title}' if self.label_set else ''}: {first}"
-        yield "task", self.task or "not said by the checkpoint"
+        choice = "; of the suites below, run those of the task it was trained for" if len(self.suites) > 1 else ""
+        yield "task", self.task or f"not said by the checkpoint{choice}"
         yield "weights", f"{', '.join(self.files)}, {self.size / 2**20:.1f} MB"
         yield "content", f"sha256 {self.sha256}"
         yield "processor", self.processor or "none"
@@ -153,28 +154,28 @@ def _processor(checkpoint: "Checkpoint") -> str | None:
 
 
 def _processor_warnings(checkpoint: "Checkpoint", processor: str | None) -> Iterator[str]:
-    from m2fbench.models.published import paper_size
+    from m2fbench.models.published import published_sizes
 
     if checkpoint.form != "transformers":
         return
     if processor is None:
         yield "it has no usable preprocessor_config.json: the protocols 'transformers' cannot run it, 'paper' needs none"
         return
-    try:
-        size, _ = paper_size(checkpoint, None)
-    except CheckpointError:
-        return
-    paper = f"shortest edge {size[0]}, longest {size[1]}"
-    if processor != paper:
+    sizes = published_sizes(checkpoint, checkpoint.task) if checkpoint.test_size is None else {checkpoint.test_size: None}
+    papers = {f"shortest edge {size[0]}, longest {size[1]}": entry.task if entry else None for size, entry in sizes.items()}
+    if papers and processor not in papers:
+        said = " or ".join(f"{paper} ({task})" if len(papers) > 1 else paper for paper, task in papers.items())
         yield (
-            f"its processor resizes to {processor}, the paper tests at {paper}: 'protocol: paper' does so whatever the processor says, "
+            f"its processor resizes to {processor}, the paper tests at {said}: 'protocol: paper' does so whatever the processor says, "
             f"plain transformers does not; 'm2fbench convert' writes a processor that does"
         )
 
 
 def _suites(checkpoint: "Checkpoint") -> tuple[tuple[str, ...], list[str]]:
-    """Names of the shipped suites that the checkpoint can run, and what to know of its classes there."""
+    """Names of the shipped suites that the checkpoint can run, and what to know of it there. A checkpoint that says its task fits the
+    suites of that task, a panoptic one those of every task; one that does not fits all that have its classes."""
     from m2fbench.models.classes import match_classes
+    from m2fbench.models.published import gives, size_note
 
     fitting, notes = [], []
     for name in suite_names():
@@ -186,15 +187,24 @@ def _suites(checkpoint: "Checkpoint") -> tuple[tuple[str, ...], list[str]]:
         except M2FBenchError as error:
             notes.append(f"suite {name} could not be looked at: {error}")
             continue
-        fitting.append(name + _conditions(checkpoint, suite, panoptic=match.panoptic))
-        notes += [f"in {name}, {note}" for note in match.warnings if not match.panoptic]
+        if checkpoint.task is not None and not gives(checkpoint.task, suite.task):
+            continue
+        fitting.append(name + _conditions(checkpoint, suite, partly=match.panoptic))
+        said = (*(() if match.panoptic else match.warnings), *size_note(checkpoint, _protocol(checkpoint, suite), suite.task))
+        notes += [f"in {name}, {note}" for note in said]
     return tuple(fitting), list(dict.fromkeys(notes))
 
 
-def _conditions(checkpoint: "Checkpoint", suite: Suite, *, panoptic: bool) -> str:
-    """How a suite that fits can be run, and on what."""
+def _protocol(checkpoint: "Checkpoint", suite: Suite) -> ProtocolSection:
+    """What a suite runs the checkpoint by: its row's protocol where it stands in the suite, else the suite's."""
+    own = (row for row in suite.checkpoints if row.checkpoint is not None and row.checkpoint == checkpoint.reference)
+    return next((suite.protocol_of(row) for row in own), suite.protocol)
+
+
+def _conditions(checkpoint: "Checkpoint", suite: Suite, *, partly: bool) -> str:
+    """How a suite that fits can be run, and on what. partly: it has not all of the checkpoint's classes."""
     protocols = {suite.protocol.name, *(variant.protocol for variant in suite.variants)} - {None, "paper"}
-    said = ["on its things"] if panoptic else []
+    said = [("on its things" if suite.task == "instance" else "on the classes it shares")] if partly else []
     if protocols and checkpoint.form != "transformers":
         said.append("after 'm2fbench convert'")
     return f" ({', '.join(said)})" if said else ""

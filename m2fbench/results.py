@@ -12,7 +12,7 @@ from m2fbench.types import JsonObject, Measurement, Published
 
 SCHEMA_VERSION = 1
 
-Status = Literal["complete", "partial", "unavailable"]
+Status = Literal["complete", "partial", "predicted", "unavailable"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,11 @@ class Comparison:
 class RunResult:
     """One run of one checkpoint under one variant.
 
-    status: "complete", "partial" (a limit, or images left out) or "unavailable" (not run). reason: why it is partial, why it
-    is unavailable, or why a complete run is not comparable with published numbers (another protocol, say); None where it is.
+    status: "complete", "partial" (a limit, or images left out), "predicted" (not scored) or "unavailable" (not run).
+    reason: why it is partial, why it is unavailable, or why a complete run is not comparable with published numbers (another protocol,
+    say); None where it is.
+    departure: what keeps the figures from being comparable whichever images are scored (another protocol, say); part of the reason of a
+    complete run. rules: how they were averaged where a suite may choose.
     prediction_key, result_key: SHA-256 over everything that can change the predictions, and the figures.
     timings: seconds, summed over the images. path: of the result file, None where nothing was stored.
     """
@@ -66,6 +69,8 @@ class RunResult:
     skipped: tuple[JsonObject, ...] = ()
     warnings: tuple[str, ...] = ()
     verified: JsonObject | None = None
+    departure: str | None = None
+    rules: JsonObject | None = None
     path: Path | None = None
 
     def value(self, name: str, *, category: str | None = None) -> float:

@@ -3,10 +3,13 @@
     RUNS/SUITE/ROW/VARIANT/
         identity.json      everything that can change a prediction; another identity does not resume here
         model.json         what is known of the model once its weights are loaded
-        journal.jsonl      one line per finished image: its record, a tab, its predictions; only ever appended to
-        predictions.json   all finished images in the task's official format, made from the journal
+        journal.jsonl      one line per finished image: its record, its instances and its panoptic entry, a tab between; only ever appended to
+        predictions.json   the instances of all finished images in COCO results format, made from the journal
+        panoptic.json      their panoptic entries in COCO panoptic format, likewise
+        panoptic/          and the maps, a PNG an image, there before its line in the journal is
+        semantic/          label PNGs with the dataset's own values, likewise
         images.csv         the per-image table
-        result.json        the figures (result-limit-N.json for a limited run)
+        result.json        the figures (result-limit-N.json for a limited run; predicted.json without any for one that only predicted)
         lock               held while a run writes here
 
 Killed at any moment, a line is either whole or cut off; a cut-off last line is dropped and its image done again. Every other
@@ -27,11 +30,15 @@ from pathlib import Path
 from types import TracebackType
 
 from m2fbench.errors import StoreError
-from m2fbench.types import Identity, ImageId, JsonObject
+from m2fbench.formats.names import file_stem
+from m2fbench.types import Head, Identity, ImageId, JsonObject, Predictions
 
-STORE_VERSION = 1
-_OURS = ("identity.json", "model.json", "journal.jsonl", "predictions.json", "images.csv", "result*.json")
-_LEFTOVERS = (".*.part",)  # of a process killed between writing aside and renaming
+STORE_VERSION = 2
+_OURS = (
+    "identity.json", "model.json", "journal.jsonl", "predictions.json", "panoptic.json", "images.csv", "result*.json", "predicted.json",
+    "panoptic/*.png", "semantic/*.png",
+)  # fmt: skip
+_LEFTOVERS = (".*.part", "panoptic/.*.part", "semantic/.*.part")  # of a process killed between writing aside and renaming
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,28 @@ class ImageRecord:
     stamp: str
     seconds: Mapping[str, float]
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class ImagePredictions:
+    """What is kept of one image; None for a head that was not asked for.
+
+    instances: entries in COCO results format. panoptic: its entry in COCO panoptic format, and its PNG. semantic: its label PNG.
+    """
+
+    instances: Sequence[JsonObject] | None = None
+    panoptic: tuple[JsonObject, bytes] | None = None
+    semantic: bytes | None = None
+
+
+def predictions_in(run: Path, heads: Sequence[Head], image_ids: Iterable[ImageId]) -> Predictions:
+    """The prediction files of a run directory."""
+    return Predictions(
+        instances=run / "predictions.json" if "instance" in heads else None,
+        panoptic=run / "panoptic.json" if "panoptic" in heads else None,
+        panoptic_folder=run / "panoptic" if "panoptic" in heads else None,
+        semantic={i: run / "semantic" / f"{file_stem(i)}.png" for i in image_ids} if "semantic" in heads else None,
+    )
 
 
 def key_of(identity: Identity) -> str:
@@ -81,12 +110,12 @@ def read_identity(run: Path) -> JsonObject:
     return identity
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """``path`` holds all of ``text`` or what it held before, whatever happens. Raises StoreError."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """``path`` holds all of ``content`` or what it held before, whatever happens. Raises StoreError."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
@@ -109,15 +138,19 @@ def _store_error(path: Path, error: OSError) -> StoreError:
 class RunDirectory:
     """One open, locked run directory; a context manager. Opening it again in another process is refused meanwhile."""
 
-    def __init__(self, path: Path, identity: Identity, *, fresh: bool = False) -> None:
-        """Create or resume the directory. fresh: discard what m2fbench stored in it before.
+    def __init__(self, path: Path, identity: Identity, *, heads: Sequence[Head] = ("instance",), fresh: bool = False) -> None:
+        """Create or resume the directory. heads: the kinds of prediction it holds. fresh: discard what m2fbench stored in it before.
 
         Raises StoreError where it is in use, cannot be written, or holds predictions of another identity.
         """
         self.path = path
         self._identity = dict(identity)
+        self.heads = tuple(heads)
+        self._folders: tuple[Head, ...] = tuple(head for head in self.heads if head != "instance")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            for head in self._folders:
+                (path / head).mkdir(exist_ok=True)
             self._lock = (path / "lock").open("a")
         except OSError as error:
             raise _store_error(path, error) from error
@@ -133,6 +166,7 @@ class RunDirectory:
             self._check_identity()
             self._records, whole = self._read_journal()
             self._journal = self._open_journal(whole)
+            self._forget_lost_maps()
         except BaseException:
             self._lock.close()
             raise
@@ -150,14 +184,20 @@ class RunDirectory:
         return self._records
 
     @property
-    def predictions(self) -> Path:
-        return self.path / "predictions.json"
+    def predictions(self) -> Predictions:
+        return predictions_in(self.path, self.heads, [i for i, r in self._records.items() if r.error is None])
 
-    def append(self, record: ImageRecord, predictions: Sequence[JsonObject]) -> None:
+    def append(self, record: ImageRecord, predictions: ImagePredictions) -> None:
         """Keep one image's predictions; on return they survive the death of this process. Raises StoreError, e.g. disk full."""
-        head = json.dumps(record.__dict__, separators=(",", ":"))
-        body = ",".join(json.dumps(p, separators=(",", ":")) for p in predictions)
-        rest = memoryview(f"{head}\t{body}\n".encode())
+        name = f"{file_stem(record.image_id)}.png"
+        if predictions.panoptic is not None:
+            self._write_map(self.path / "panoptic" / name, predictions.panoptic[1])
+        if predictions.semantic is not None:
+            self._write_map(self.path / "semantic" / name, predictions.semantic)
+        head = _compact(record.__dict__)
+        instances = ",".join(map(_compact, predictions.instances or ()))
+        panoptic = "" if predictions.panoptic is None else _compact(predictions.panoptic[0])
+        rest = memoryview(f"{head}\t{instances}\t{panoptic}\n".encode())
         start = self._journal.seek(0, io.SEEK_END)
         try:
             while rest:  # a raw write may take a part only
@@ -167,6 +207,17 @@ class RunDirectory:
                 self._journal.truncate(start)
             raise _store_error(self.path / "journal.jsonl", error) from error
         self._records[record.image_id] = record
+
+    def _write_map(self, path: Path, content: bytes) -> None:
+        """As safe against the death of the process as the journal is; not synchronised to the disk either."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            aside.write_bytes(content)
+            aside.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            raise _store_error(path, error) from error
 
     @property
     def model(self) -> JsonObject:
@@ -181,15 +232,36 @@ class RunDirectory:
     def write_model(self, facts: JsonObject) -> None:
         write_atomically(self.path / "model.json", json.dumps(facts) + "\n")
 
-    def forget_errors(self) -> None:
-        """Let the images that were left out be tried again: what was wrong with them may have been mended."""
-        self._records = {k: r for k, r in self._records.items() if r.error is None}
+    def forget_errors(self, image_ids: Iterable[ImageId]) -> None:
+        """Let those of these images that were left out be tried again: what was wrong with them may have been mended."""
+        for image_id in image_ids:
+            if (record := self._records.get(image_id)) is not None and record.error is not None:
+                del self._records[image_id]
 
-    def export(self, order: Sequence[ImageId]) -> None:
-        """Write predictions.json: every finished image, in ``order``."""
-        lines = dict(self._journal_lines())
-        parts = [lines[i] for i in order if lines.get(i)]
-        write_atomically(self.predictions, "[" + ",\n".join(parts) + "]\n")
+    def _forget_lost_maps(self) -> None:
+        """An image whose PNG has been deleted is not finished."""
+        for head in self._folders:
+            there = {entry.name for entry in os.scandir(self.path / head)}
+            self._records = {i: r for i, r in self._records.items() if r.error is not None or f"{file_stem(i)}.png" in there}
+
+    def export(self, order: Sequence[ImageId], categories: Sequence[JsonObject] = ()) -> None:
+        """Write predictions.json and panoptic.json: every finished image, in ``order``. categories: of the latter."""
+        lines = {
+            i: (self._records[i], instances, panoptic) for i, instances, panoptic in self._journal_lines() if i in self._records
+        }
+        chosen = [lines[i] for i in order if i in lines]
+        if "instance" in self.heads:
+            write_atomically(self.path / "predictions.json", "[" + ",\n".join(i for _, i, _ in chosen if i) + "]\n")
+        if "panoptic" in self.heads:
+            images = ",\n".join(
+                _compact({"id": r.image_id, "height": r.height, "width": r.width, "file_name": f"{file_stem(r.image_id)}.png"})
+                for r, _, entry in chosen if entry
+            )  # fmt: skip
+            entries = ",\n".join(entry for _, _, entry in chosen if entry)
+            write_atomically(
+                self.path / "panoptic.json",
+                f'{{"images": [{images}],\n"annotations": [{entries}],\n"categories": {json.dumps(list(categories))}}}\n',
+            )
 
     def write_table(self, order: Sequence[ImageId]) -> None:
         """Write images.csv: the records of the finished images of ``order``."""
@@ -205,8 +277,10 @@ class RunDirectory:
                 ])  # fmt: skip
         write_atomically(self.path / "images.csv", buffer.getvalue())
 
-    def write_result(self, document: JsonObject, limit: int | None) -> Path:
-        path = self.path / ("result.json" if limit is None else f"result-limit-{limit}.json")
+    def write_result(self, document: JsonObject, limit: int | None, *, scored: bool = True) -> Path:
+        """``predicted.json`` for a run that was not scored: the figures of one that was stay."""
+        name = "result.json" if limit is None else f"result-limit-{limit}.json"
+        path = self.path / (name if scored else "predicted.json")
         write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return path
 
@@ -226,7 +300,9 @@ class RunDirectory:
             write_atomically(path, json.dumps(document, indent=1) + "\n")
             return
         before = read_identity(self.path)
-        if key_of(before) != document["key"]:
+        if _truth_came(before, self._identity):
+            write_atomically(path, json.dumps(document, indent=1) + "\n")
+        elif key_of(before) != document["key"]:
             changed = "; ".join(differences(before, self._identity))
             raise StoreError(
                 f"{self.path}: holds predictions made otherwise ({changed}); they cannot be mixed: choose another --output, "
@@ -259,7 +335,7 @@ class RunDirectory:
                     break
                 try:
                     record = ImageRecord(**json.loads(line.partition(b"\t")[0]))
-                    if type(record.image_id) not in (int, str) or not isinstance(record.seconds, dict):
+                    if line.count(b"\t") != 2 or type(record.image_id) not in (int, str) or not isinstance(record.seconds, dict):
                         raise TypeError("fields of another kind")
                 except (ValueError, TypeError, RecursionError) as error:
                     raise StoreError(f"{path}: byte {whole}: not a line of a journal ({error}); start over with --fresh") from error
@@ -267,11 +343,34 @@ class RunDirectory:
                 whole += len(line)
         return records, whole
 
-    def _journal_lines(self) -> Iterator[tuple[ImageId, str]]:
+    def _journal_lines(self) -> Iterator[tuple[ImageId, str, str]]:
+        """Image id, instances, panoptic entry; the texts are JSON."""
         with (self.path / "journal.jsonl").open(encoding="utf-8") as file:
             for line in file:
-                head, _, body = line.rstrip("\n").partition("\t")
-                yield json.loads(head)["image_id"], body
+                head, instances, panoptic = line.rstrip("\n").split("\t")
+                yield json.loads(head)["image_id"], instances, panoptic
+
+
+def _compact(value: Mapping[str, object]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def dataset_identity(fingerprint: JsonObject) -> JsonObject:
+    """The part of a dataset's fingerprint that all predictions in a directory have in common; image files are told apart one by one."""
+    return {k: v for k, v in fingerprint.items() if k not in ("images_sha256", "missing_images")}
+
+
+def without_truth(dataset: Identity) -> JsonObject:
+    """A dataset's identity but for its truth, which predictions do not depend on."""
+    return {k: v for k, v in dataset.items() if k not in ("annotations_sha256", "instances")}
+
+
+def _truth_came(before: Identity, now: Identity) -> bool:
+    """Whether the two differ only in truth, of which there was none before, as in a run that only predicted."""
+    old, new = before.get("dataset"), now.get("dataset")
+    if not isinstance(old, dict) or not isinstance(new, dict) or old.get("annotations_sha256") is not None:
+        return False
+    return {**before, "dataset": without_truth(old)} == {**now, "dataset": without_truth(new)}
 
 
 def differences(before: Identity, now: Identity, prefix: str = "") -> Iterable[str]:

@@ -8,26 +8,25 @@ found by path or by name; the shipped ones lie in ``suites/`` of the source tree
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from m2fbench.errors import SuiteError
 from m2fbench.labels import label_sets
 from m2fbench.registry import Registry, near
-from m2fbench.types import Dataset, JsonObject, Metric, Published
-from m2fbench.yaml_lines import KeyPath, Lines, dotted, read_yaml
+from m2fbench.suite_text import FROM_COMMAND_LINE, apply_override, described, expand, place, problems_of
+from m2fbench.types import Dataset, Head, JsonObject, MeanRule, Metric, Published, ScoringRules
+from m2fbench.yaml_lines import KeyPath, Lines, read_yaml
 
 datasets: Registry[type[Dataset]] = Registry("dataset", "m2fbench.datasets")
 metrics: Registry[Metric] = Registry("metric", "m2fbench.metrics")
 
-FROM_COMMAND_LINE = 0  # in place of a line number
+HEADS: tuple[Head, ...] = get_args(Head)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -49,6 +48,18 @@ class DatasetSection(BaseModel):
         return dict(self.model_extra or {})
 
 
+Pixels = Annotated[int, Field(ge=1, le=32768)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TestTimeAugmentation(Strict):
+    """The looks at one image whose score maps are averaged: every size, as it is and mirrored. Semantic predictions only."""
+
+    min_sizes: list[Pixels] = Field(min_length=1, description="Shortest edges, of the image already resized by the protocol.")
+    max_size: Pixels = Field(description="Cap on the longest edge.")
+    flip: bool = Field(True, description="Each size a second time, mirrored.")
+
+
 class ProtocolSection(Strict):
     """How an image becomes the model's input, and its output a prediction."""
 
@@ -56,6 +67,25 @@ class ProtocolSection(Strict):
     min_size: int = Field(ge=1, le=8192, description="Shortest edge after the resize, in pixels.")
     max_size: int = Field(ge=1, le=32768, description="Cap on the longest edge, in pixels.")
     detections: int = Field(100, ge=1, description="Detections kept per image.")
+    object_threshold: Share = Field(0.8, description="Panoptic: the class probability that a query must exceed.")
+    overlap_threshold: Share = Field(0.8, description="Panoptic: the share of its own area that a query must win.")
+    semantic_resize: Literal["before", "after"] = Field(
+        "before", description="Bring masks to the image's size before the semantic inference, or its scores after it."
+    )
+    mean_iou: MeanRule = Field("present", description="Classes that mIoU is the mean over: `present`, `union` or `all`.")
+    tta: TestTimeAugmentation | None = Field(None, description="What a variant with `tta: paper` does.")
+
+
+class RowProtocol(Strict):
+    """What of the protocol is different for one row; every key is one of the protocol's."""
+
+    min_size: int | None = Field(None, ge=1, le=8192)
+    max_size: int | None = Field(None, ge=1, le=32768)
+    detections: int | None = Field(None, ge=1)
+    object_threshold: Share | None = None
+    overlap_threshold: Share | None = None
+    semantic_resize: Literal["before", "after"] | None = None
+    tta: TestTimeAugmentation | None = None
 
 
 class Row(Strict):
@@ -68,14 +98,18 @@ class Row(Strict):
     config: str | None = Field(None, description="detectron2 config of a single file, in place of the config.yaml beside it.")
     labels: str | None = Field(None, description="Class names of a single file: a label set, or a file of names.")
     unavailable: str | None = Field(None, description="Why the row cannot be run (then it has no checkpoint).")
-    published: dict[str, Finite] = Field(default_factory=dict, description="Metric name -> published value.")
+    protocol: RowProtocol | None = Field(None, description="Settings of the protocol that are this row's own.")
+    published: dict[str, Finite] = Field(default_factory=dict, description="Metric name -> published value, of the first variant.")
+    published_variants: dict[str, dict[str, Finite]] = Field(
+        default_factory=dict, description="The same of further variants: variant -> metric name -> published value."
+    )
     source: str = Field("", description="Where the published values are printed.")
 
     @model_validator(mode="after")
     def _check(self) -> "Row":
         if (self.checkpoint is None) == (self.unavailable is None):
             raise ValueError("either 'checkpoint' or 'unavailable', one of the two")
-        if self.published and not self.source:
+        if (self.published or self.published_variants) and not self.source:
             raise ValueError("'source', saying where the published values are printed")
         return self
 
@@ -88,6 +122,7 @@ class Variant(Strict):
     attention: Literal["eager", "sdpa"] = Field("sdpa", description="Attention kernels, in model and backbone.")
     tf32: bool = Field(False, description="Let CUDA round float32 matrix products to TF32.")
     protocol: ProtocolName | None = Field(None, description="Another protocol than the suite's.")
+    tta: Literal["paper"] | None = Field(None, description="Multi-scale and flip testing, as `protocol.tta` has it.")
 
 
 class Suite(Strict):
@@ -95,7 +130,7 @@ class Suite(Strict):
 
     suite: Name
     title: str
-    task: Literal["instance"]
+    task: Head
     labels: str | None = Field(None, description="Label set of the dataset, by which `m2fbench inspect` sees what fits.")
     dataset: DatasetSection
     protocol: ProtocolSection
@@ -122,9 +157,34 @@ class Suite(Strict):
             if len(names) != len(set(names)):
                 twice = next(n for n in names if names.count(n) > 1)
                 raise ValueError(f"{kind} of different names ('{twice}' is there twice)")
+        for variant in self.variants:
+            if variant.tta and (
+                self.task != "semantic" or any(spec.tta is None for spec in map(self.protocol_of, self.checkpoints))
+            ):
+                raise ValueError(f"'task: semantic' and 'protocol.tta' with the variant '{variant.name}', whose 'tta' needs both")
         return self
 
+    def protocol_of(self, row: Row) -> ProtocolSection:
+        """The protocol as the row has it."""
+        own = {} if row.protocol is None else {k: v for k, v in dict(row.protocol).items() if v is not None}
+        return self.protocol.model_copy(update=own)
+
     _overrides: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The kinds of prediction that a model of this task can give; a panoptic one gives all from one forward pass."""
+        return HEADS if self.task == "panoptic" else (self.task,)
+
+    @property
+    def needed_heads(self) -> tuple[Head, ...]:
+        """The kinds of prediction that the metrics are computed from."""
+        asked = {metrics.get(name).head for name in self.metrics}
+        return tuple(head for head in HEADS if head in asked)
+
+    @property
+    def rules(self) -> ScoringRules:
+        return ScoringRules(mean_iou=self.protocol.mean_iou)
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -148,19 +208,35 @@ class RunSpec:
 
     @property
     def protocol(self) -> ProtocolSection:
-        """The suite's protocol as the variant has it."""
-        name = self.variant.protocol
-        return self.suite.protocol if name is None else self.suite.protocol.model_copy(update={"name": name})
+        """The suite's protocol as row and variant have it; ``tta`` only where the variant asks for it."""
+        own = self.suite.protocol_of(self.row)
+        named = {} if self.variant.protocol is None else {"name": self.variant.protocol}
+        return own.model_copy(update=named | ({} if self.variant.tta else {"tta": None}))
 
     @property
     def published(self) -> tuple[Published, ...]:
-        return tuple(Published(metric, value, self.row.source) for metric, value in self.row.published.items())
+        """What is printed for this row: under the variant where that has figures of its own, else those of the first variant."""
+        values = self.row.published_variants.get(self.variant.name, self.row.published)
+        return tuple(Published(metric, value, self.row.source) for metric, value in values.items())
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the published values speak of this variant: the first, or one with published values of its own."""
+        return self.variant == self.suite.variants[0] or self.variant.name in self.row.published_variants
 
     @property
     def checks_tolerance(self) -> bool:
         """Whether the suite's tolerance applies: published values are the reference protocol's and precision's."""
-        first = self.suite.variants[0]
-        return bool(self.suite.tolerance) and self.variant == first
+        return bool(self.suite.tolerance) and self.is_reference
+
+
+_OF_A_PANOPTIC_MODEL = {"instance": "_th_pan", "panoptic": "", "semantic": "_pan"}
+
+
+def figure_name(figure: str, head: Head, task: Head) -> str:
+    """The name of a metric's figure in a suite of ``task``, as the papers print it: a panoptic model's AP is AP_th_pan (on its things),
+    its mIoU is mIoU_pan."""
+    return figure + _OF_A_PANOPTIC_MODEL[head] if task == "panoptic" else figure
 
 
 def suite_folder() -> Path:
@@ -196,11 +272,14 @@ def load_suite(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Suite
     path = find_suite(name_or_path)
     document, lines = read_yaml(path)
     if not isinstance(document, dict):
-        raise SuiteError(f"{path}:1: expected a mapping with the keys of a suite, got {_describe(document)}")
+        raise SuiteError(f"{path}:1: expected a mapping with the keys of a suite, got {described(document)}")
     for override in overrides:
-        lines[_apply(document, override)] = FROM_COMMAND_LINE
-    document = _expand(document, (), path, lines)
-    problems = _problems(Suite, document, (), path, lines)
+        where = apply_override(document, override)
+        lines[where] = FROM_COMMAND_LINE
+        if where[:1] == ("protocol",):
+            _forget_in_rows(document, where[1:2])
+    document = expand(document, (), path, lines)
+    problems = problems_of(Suite, document, (), path, lines)
     suite = None if problems else Suite.model_validate(document)
     if suite is not None:
         problems = _plugin_problems(suite, path, lines)
@@ -211,169 +290,72 @@ def load_suite(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Suite
     return suite
 
 
+def _forget_in_rows(document: JsonObject, keys: KeyPath) -> None:
+    """What the command line says of the protocol holds for every row, those with a setting of their own too."""
+    rows = document.get("checkpoints")
+    for row in rows if isinstance(rows, list) else ():
+        own = row.get("protocol") if isinstance(row, dict) else None
+        if isinstance(own, dict):
+            for key in keys or list(own):
+                own.pop(key, None)
+
+
 def _plugin_problems(suite: Suite, path: Path, lines: Lines) -> list[str]:
     """What the dataset's own options model and the registries have to say."""
     problems = []
     try:
         reader = datasets.get(suite.dataset.name, SuiteError)
-        problems += _problems(reader.Options, suite.dataset.options, ("dataset",), path, lines)
+        problems += problems_of(reader.Options, suite.dataset.options, ("dataset",), path, lines)
         if suite.task not in reader.tasks:
-            problems.append(f"{_at(path, lines, ('task',))}: expected one of {', '.join(reader.tasks)}, got '{suite.task}'")
+            problems.append(f"{place(path, lines, ('task',))}: expected one of {', '.join(reader.tasks)}, got '{suite.task}'")
     except SuiteError as error:
-        problems.append(f"{_at(path, lines, ('dataset', 'name'))}: {error}")
+        problems.append(f"{place(path, lines, ('dataset', 'name'))}: {error}")
     known: set[str] = set()
     for index, name in enumerate(suite.metrics):
         try:
             metric = metrics.get(name, SuiteError)
-            known |= set(metric.names)
-            if metric.task != suite.task:
+            figures = {figure_name(figure, metric.head, suite.task) for figure in metric.names}
+            if figures & known:
+                twice = ", ".join(sorted(figures & known))
                 problems.append(
-                    f"{_at(path, lines, ('metrics', index))}: expected a metric for {suite.task}, got one for {metric.task}"
+                    f"{place(path, lines, ('metrics', index))}: expected metrics whose figures have names of their own, got '{name}' after "
+                    f"another that gives {twice} too; take one of them, and the other in a suite of its own"
+                )
+            known |= figures
+            if metric.head not in suite.heads:
+                problems.append(
+                    f"{place(path, lines, ('metrics', index))}: expected a metric of {' or '.join(suite.heads)} predictions, which a suite "
+                    f"with 'task: {suite.task}' has, got one of {metric.head} predictions"
+                )
+            if metric.only_for not in (None, suite.dataset.name):
+                problems.append(
+                    f"{place(path, lines, ('metrics', index))}: '{name}' is defined on the dataset {metric.only_for} only, got {suite.dataset.name}"
                 )
         except SuiteError as error:
-            problems.append(f"{_at(path, lines, ('metrics', index))}: {error}")
+            problems.append(f"{place(path, lines, ('metrics', index))}: {error}")
     if suite.labels is not None and suite.labels not in label_sets():
         known_sets = ", ".join(label_sets())
         problems.append(
-            f"{_at(path, lines, ('labels',))}: expected one of {known_sets}, got '{suite.labels}'{near(suite.labels, label_sets())}"
+            f"{place(path, lines, ('labels',))}: expected one of {known_sets}, got '{suite.labels}'{near(suite.labels, label_sets())}"
         )
     if not problems:
         named: list[KeyPath] = [("tolerance", name) for name in suite.tolerance]
-        named += [("checkpoints", k, "published", name) for k, row in enumerate(suite.checkpoints) for name in row.published]
+        for k, row in enumerate(suite.checkpoints):
+            named += [("checkpoints", k, "published", name) for name in row.published]
+            for variant, values in row.published_variants.items():
+                named += [("checkpoints", k, "published_variants", variant, name) for name in values]
+                if variant not in (names := [v.name for v in suite.variants]):
+                    unknown = ("checkpoints", k, "published_variants", variant)
+                    problems.append(
+                        f"{place(path, lines, unknown)}: expected a variant's name, {', '.join(names)}, got '{variant}'"
+                    )
         for where in named:
             name = str(where[-1])
             if name not in known:
                 problems.append(
-                    f"{_at(path, lines, where)}: expected a figure that the metrics give, got '{name}'{near(name, known)}"
+                    f"{place(path, lines, where)}: expected a figure that the metrics give, got '{name}'{near(name, known)}"
                 )
     return problems
-
-
-def _problems(model: type[BaseModel], document: Any, prefix: KeyPath, path: Path, lines: Lines) -> list[str]:
-    try:
-        model.model_validate(document)
-    except ValidationError as failure:
-        found = []
-        for error in failure.errors():
-            where: KeyPath = (*prefix, *error["loc"])
-            found.append(f"{_at(path, lines, where)}: {_explain(error, model, error['loc'])}")
-        return found
-    return []
-
-
-def _at(path: Path, lines: Lines, where: KeyPath) -> str:
-    """``file:line: key``, the line of the innermost part that the file has; ``--set key`` where it came from the command line."""
-    given = [key for key, line in lines.items() if line == FROM_COMMAND_LINE]
-    if any(where[: len(key)] == key or (key[: len(where)] == where and where not in lines) for key in given):
-        return f"--set {dotted(where)}"
-    known = where
-    while known and known not in lines:
-        known = known[:-1]
-    return f"{path}:{lines.get(known, 1)}: {dotted(where)}" if where else f"{path}:{lines.get(known, 1)}"
-
-
-_EXPECTED = {
-    "string_type": "text", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false",
-    "dict_type": "a mapping", "list_type": "a list", "model_type": "a mapping", "model_attributes_type": "a mapping",
-}  # fmt: skip
-
-
-def _explain(error: Any, model: type[BaseModel], location: KeyPath) -> str:
-    """pydantic's error in the house's words: expected ..., got ..."""
-    kind, context, given = error["type"], error.get("ctx", {}), error["input"]
-    if kind == "missing":
-        return "expected this key, got none"
-    if kind == "extra_forbidden":
-        known = list(_fields(model, location[:-1]))
-        return f"unknown key{near(str(location[-1]), known)}; expected one of {', '.join(known)}"
-    if kind == "value_error":
-        return f"expected {context['error']}" + ("" if isinstance(given, dict) else f", got {_describe(given)}")
-    if kind == "literal_error":
-        choices = re.findall(r"'([^']+)'", context["expected"])
-        return f"expected {context['expected']}, got {_describe(given)}{near(str(given), choices)}"
-    if kind == "too_short":
-        return f"expected at least one, got {_describe(given)}"
-    if kind == "string_pattern_mismatch":
-        return f"expected letters, digits, '.', '_' and '-', beginning with a letter or digit, got {_describe(given)}"
-    expected = _EXPECTED.get(kind) or error["msg"].removeprefix("Input should be ").removeprefix("String should ")
-    return f"expected {expected}, got {_describe(given)}"
-
-
-def _fields(model: type[BaseModel], location: KeyPath) -> Mapping[str, Any]:
-    """The fields of the model that sits at ``location`` inside ``model``."""
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[str(part)].annotation
-        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if not inner:
-            return {}
-        model = inner[0]
-    return model.model_fields
-
-
-def _describe(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def _expand(value: Any, here: KeyPath, path: Path, lines: Lines) -> Any:
-    """``value`` with ``${NAME}`` in its texts replaced from the environment."""
-    if isinstance(value, dict):
-        return {key: _expand(inner, (*here, key), path, lines) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_expand(inner, (*here, index), path, lines) for index, inner in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise SuiteError(
-                f"{_at(path, lines, here)}: the environment variable {match[1]} is not set; set it, or write the path out"
-            )
-        return os.environ[match[1]]
-
-    return _VARIABLE.sub(replace, value)
-
-
-def _apply(document: dict[str, Any], override: str) -> KeyPath:
-    """Set one dotted key of the raw document and return its path; lists are indexed by number or, where their items have names, by name."""
-    key, equals, text = override.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise SuiteError(f"--set {override}: expected dotted.key=value, as in --set protocol.min_size=640")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        raise SuiteError(f"--set {override}: expected a value in YAML, got {text!r}") from error
-    target: Any = document
-    path: list[str | int] = []
-    for depth, part in enumerate(parts):
-        so_far = ".".join(parts[: depth + 1])
-        if isinstance(target, list):
-            path.append(_index(target, part, override, so_far))
-        elif isinstance(target, dict):
-            path.append(part)
-            if depth < len(parts) - 1:
-                target.setdefault(part, {})
-        else:
-            raise SuiteError(f"--set {override}: {so_far} does not exist in this suite")
-        if depth < len(parts) - 1:
-            target = target[path[-1]]
-    target[path[-1]] = value
-    return tuple(path)
-
-
-def _index(items: list[Any], part: str, override: str, so_far: str) -> int:
-    names = [str(item.get("name")) if isinstance(item, dict) else str(item) for item in items]
-    if part in names:
-        return names.index(part)
-    if part.isdecimal() and int(part) < len(items):
-        return int(part)
-    raise SuiteError(f"--set {override}: {so_far}: expected a number under {len(items)} or one of {', '.join(names)}")
 
 
 def schema() -> JsonObject:

@@ -33,7 +33,8 @@ from m2fbench.metrics.coco_ap import CocoAP
 from m2fbench.models.postprocess import encode_masks, instance_inference
 from m2fbench.models.preprocess import Geometry
 from m2fbench.scoring import open_dataset
-from m2fbench.store import ImageRecord, RunDirectory
+from m2fbench.store import ImagePredictions, ImageRecord, RunDirectory
+from m2fbench.types import Predictions, ScoringRules
 
 
 def milliseconds(rounds: int, **candidates: Callable[[], object]) -> dict[str, float]:
@@ -111,7 +112,9 @@ def scoring(rounds: int, images: int = 1000, masks: int = 100) -> None:
 
         def ours() -> Any:
             dataset = CocoInstance(CocoOptions(annotations=str(truth), images=str(folder)), None)
-            score = CocoAP().score(dataset, predictions, [e.image_id for e in dataset.examples()])
+            score = CocoAP().score(
+                dataset, Predictions(instances=predictions), [e.image_id for e in dataset.examples()], ScoringRules()
+            )
             return np.array([m.value / 100 for m in score[:12]])
 
         suite = folder / "suite.yaml"
@@ -154,7 +157,7 @@ def as_run(folder: Path, suite: Path, predictions: Path) -> Path:
     order = [e.image_id for e in dataset.examples()]
     with RunDirectory(folder, {"dataset": dataset.fingerprint()}) as store:
         for image_id in order:
-            store.append(ImageRecord(image_id, 480, 640, len(by_image[image_id]), "", {}), by_image[image_id])
+            store.append(ImageRecord(image_id, 480, 640, len(by_image[image_id]), "", {}), ImagePredictions(by_image[image_id]))
         store.export(order)
         store.write_table(order)
     return folder

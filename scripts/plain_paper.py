@@ -1,4 +1,4 @@
-"""The paper's instance post-processing in its own order of operations, written plainly: every query upsampled, then read.
+"""The paper's post-processing in its own order of operations, written plainly: every query upsampled, then read.
 
 For tests and the benchmark to hold m2fbench's faster order against; nothing in the package uses it.
 """
@@ -9,13 +9,17 @@ import torch.nn.functional as F
 from m2fbench.models.preprocess import Geometry
 
 
+def _upsampled(mask_logits: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+    upsampled = F.interpolate(mask_logits[None], size=geometry.padded, mode="bilinear", align_corners=False)
+    cropped = upsampled[:, :, : geometry.resized[0], : geometry.resized[1]]
+    return F.interpolate(cropped, size=geometry.original, mode="bilinear", align_corners=False)[0]
+
+
 def plain_instances(
     class_logits: torch.Tensor, mask_logits: torch.Tensor, geometry: Geometry, things: list[int] | None, detections: int = 100
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """scores float32 [N], classes int64 [N], masks bool [N, height, width], in no order."""
-    upsampled = F.interpolate(mask_logits[None], size=geometry.padded, mode="bilinear", align_corners=False)
-    cropped = upsampled[:, :, : geometry.resized[0], : geometry.resized[1]]
-    logits = F.interpolate(cropped, size=geometry.original, mode="bilinear", align_corners=False)[0]
+    logits = _upsampled(mask_logits, geometry)
     probabilities = F.softmax(class_logits, dim=1)[:, :-1]
     classes = torch.arange(probabilities.shape[1]).repeat(len(probabilities))
     scores, chosen = probabilities.reshape(-1).topk(min(detections, probabilities.numel()), sorted=False)
@@ -26,3 +30,13 @@ def plain_instances(
     masks = (logits > 0).float()
     inside = (logits.sigmoid() * masks).flatten(1).sum(1)
     return scores * (inside / (masks.flatten(1).sum(1) + 1e-6)), labels, masks > 0
+
+
+def plain_semantic(class_logits: torch.Tensor, mask_logits: torch.Tensor, geometry: Geometry, resize: str) -> torch.Tensor:
+    """Class scores float32 [C, H, W] at the image's size, all queries upsampled at once."""
+    classes = class_logits.softmax(-1)[:, :-1]
+    if resize == "before":
+        return torch.einsum("qc,qhw->chw", classes, _upsampled(mask_logits, geometry).sigmoid_())
+    padded = F.interpolate(mask_logits[None], size=geometry.padded, mode="bilinear", align_corners=False)[0].sigmoid_()
+    scores = torch.einsum("qc,qhw->chw", classes, padded)[:, : geometry.resized[0], : geometry.resized[1]]
+    return F.interpolate(scores[None], size=geometry.original, mode="bilinear", align_corners=False)[0]

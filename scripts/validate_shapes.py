@@ -49,8 +49,8 @@ def evaluate(model: Mask2FormerForUniversalSegmentation, seed: int, count: int) 
         instances = instance_inference(class_logits, mask_logits, data.geometry, things=things)
         for rle, category, score in zip(instances.rles, instances.categories, instances.scores, strict=True):
             found.append({"image_id": index, "category_id": int(category), "score": float(score), "segmentation": rle})
-        panoptic, segments = panoptic_inference(class_logits, mask_logits, data.geometry, things=things)
-        count_panoptic(quality, scene.ids, scene.classes, panoptic, [s.category for s in segments])
+        panoptic = panoptic_inference(class_logits, mask_logits, data.geometry, things=things)
+        count_panoptic(quality, scene.ids, scene.classes, panoptic.ids, [s.category for s in panoptic.segments])
         probabilities = class_logits.softmax(-1)[:, :-1]
         semantic = torch.einsum("qc,qhw->chw", probabilities, upsample(mask_logits, data.geometry).sigmoid()).argmax(0)
         labels = np.array(scene.classes)[scene.ids - 1]

@@ -1,9 +1,12 @@
 """Fixtures for all tests. The golden folder is optional: every golden check has a small committed fixture besides."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +60,30 @@ def stub_loader(logits_of: Callable[[torch.Tensor], Logits]) -> Any:
 
 
 @pytest.fixture(scope="session")
+def bundled_loader() -> Any:
+    """The bundled checkpoint, loaded once for all runs; images that it has seen are not computed again."""
+    from m2fbench.models import load as loading
+
+    model: LoadedModel | None = None
+    seen: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert model is not None
+        key = pixels.numpy().tobytes()
+        if key not in seen:
+            seen[key] = model.forward(pixels)
+        return seen[key]
+
+    def load(checkpoint: Any, variant: Any, device: str) -> LoadedModel:
+        nonlocal model
+        assert checkpoint.reference == "bundled:shapes_tiny"
+        model = model or loading.load(checkpoint, variant, "cpu")
+        return LoadedModel(forward, model.device, model.parameters, model.settings)
+
+    return load
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real transformers folder of a Swin Mask2Former with random weights and the shapes classes; quick on a CPU."""
     return make_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny-swin", [c.name for c in CATEGORIES])
@@ -93,6 +120,27 @@ def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=300, **options)
 
     return call
+
+
+def killed_at_work(command: Sequence[str], journal: Path, growth: int, pause: float = 0.0) -> int:
+    """Start a run, kill -9 its process group once the journal has grown by ``growth`` lines, ``pause`` seconds after that was seen;
+    the lines that are there then."""
+
+    def lines() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wanted, deadline = lines() + growth, time.monotonic() + 120
+        while lines() < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert lines() >= wanted, f"{lines()} lines in the journal, expected {wanted}; exit status {process.poll()}"
+        time.sleep(pause)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return lines()
 
 
 SHAPES_SUITE = """

@@ -110,12 +110,51 @@ def test_a_malicious_bin_runs_nothing(copy: Path, monkeypatch: pytest.MonkeyPatc
     (copy / "model.safetensors").unlink()
     torch.save({"weight": torch.zeros(1), "x": _Exploit()}, copy / "pytorch_model.bin")
     monkeypatch.chdir(copy)
-    with pytest.raises(CheckpointError, match="the weights cannot be loaded"):
-        load(resolve(str(copy)), PLAIN, "cpu")
-    (copy / "pytorch_model.bin").write_bytes(pickle.dumps(_Exploit()))
-    with pytest.raises(CheckpointError, match="the weights cannot be loaded"):
-        load(resolve(str(copy)), PLAIN, "cpu")
+    for _ in range(2):
+        with pytest.raises(
+            CheckpointError, match="pytorch_model.bin: the weights cannot be loaded: the file contains 'posix.system'"
+        ) as caught:
+            load(resolve(str(copy)), PLAIN, "cpu")
+        assert str(caught.value).endswith("nothing of it was run; load only files you trust"), "another download would be no better"
+        (copy / "pytorch_model.bin").write_bytes(pickle.dumps(_Exploit()))
     assert not (copy / "exploited").exists()
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 1}, {3: torch.zeros(1)}, {"model": {"a": torch.zeros(1)}}], ids=str)
+def test_a_bin_that_holds_no_state_dict(content: Any, copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    torch.save(content, copy / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pytorch_model.bin holds a .*, expected"):
+        load(resolve(str(copy)), PLAIN, "cpu")
+
+
+def test_a_config_of_which_no_model_can_be_made(copy: Path) -> None:
+    for wrong in ({"num_attention_heads": 3}, {"hidden_dim": "a"}, {"common_stride": None}):
+        before = (copy / "config.json").read_text()
+        edit_config(copy, **wrong)
+        with pytest.raises(CheckpointError, match=r"config\.json: .*; use the config\.json that belongs to the weights") as caught:
+            load(resolve(str(copy)), PLAIN, "cpu")
+        assert "\n" not in str(caught.value)
+        (copy / "config.json").write_text(before)
+
+
+@pytest.mark.parametrize("kind", [[], {}, None, 3])
+def test_a_model_type_that_is_no_text(kind: Any, copy: Path) -> None:
+    edit_config(copy, model_type=kind)
+    with pytest.raises(CheckpointError, match="expected a Mask2Former checkpoint"):
+        resolve(str(copy))
+
+
+def test_a_bug_of_ours_is_not_taken_for_a_damaged_file(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise TypeError("got an unexpected keyword argument")
+
+    checkpoint = resolve(str(copy))
+    monkeypatch.setattr(transformers.Mask2FormerForUniversalSegmentation, "from_pretrained", broken)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        load(checkpoint, PLAIN, "cpu")
 
 
 def test_a_config_that_asks_for_more_than_the_files_hold(copy: Path) -> None:

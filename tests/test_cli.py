@@ -98,7 +98,7 @@ def test_public_api() -> None:
         (["run", "nothing"], "nothing: no such file, and no suite of that name"),
         (["run", "coco_instance", "--data", "/nowhere"], "dataset coco_instance is not here: looked for /nowhere/annotations"),
         (["run", "shapes_instance", "--checkpoint", "/nowhere/model"], "/nowhere/model: no such folder"),
-        (["run", "shapes_instance", "--set", "task=semantic"], "task: expected 'instance'"),
+        (["run", "shapes_instance", "--set", "task=panoptics"], "task: expected 'instance', 'panoptic' or 'semantic'"),
         (["run", "shapes_instance", "--only", "none"], "--only none: expected one of shapes-tiny"),
         (["run", "shapes_instance", "--device", "cuda"], "torch sees no CUDA device"),
         (["validate", "/nowhere.yaml"], "/nowhere.yaml: no such file"),
@@ -202,7 +202,13 @@ def test_lists_and_doctor(cli: Any, tmp_path: Path) -> None:
     assert "coco_instance" in cli("list", "suites").stdout
     assert "shapes" in cli("list", "datasets").stdout
     assert "AP50" in cli("list", "metrics").stdout
-    assert "bundled:shapes_tiny" in cli("list", "checkpoints").stdout
+    lines = cli("list", "checkpoints").stdout.splitlines()
+    assert lines[0].split()[:2] == ["bundled:shapes_tiny", "shapes_instance,"]
+    assert len({line.split()[0] for line in lines}) == len(lines), "one line a checkpoint"
+    assert "zoo:coco/panoptic/Swin-L-IN21k" in {line.split()[0] for line in lines}
+    rows = cli("list", "checkpoints", "--rows").stdout
+    assert "coco_instance/swin-t, coco_instance_protocols/swin-t" in rows
+    assert "none: no checkpoint published" in rows
     outcome = cli("doctor", "--data", tmp_path)
     assert outcome.returncode == 0
     for text in (

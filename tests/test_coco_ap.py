@@ -16,9 +16,10 @@ from m2fbench.errors import PredictionsError
 from m2fbench.formats.coco_results import read_results
 from m2fbench.formats.rle import decode_counts, segmentation_problems
 from m2fbench.metrics.coco_ap import CocoAP
-from m2fbench.types import Measurement
+from m2fbench.types import Measurement, Predictions, ScoringRules
 
 ALLOWED = 1e-9
+FIGURES = 12 + 4 * (7 + 1)  # overall, and of each of four classes; the last is truth_instances
 ONE = {"size": [1, 1], "counts": [0, 1]}
 Json = dict[str, Any]
 
@@ -33,12 +34,14 @@ def score_both(
 ) -> tuple[tuple[Measurement, ...], float]:
     """Our score, and its largest difference from pycocotools'."""
     dataset = dataset_of(folder, truth)
-    predictions = folder / "predictions.json"
-    predictions.write_text(json.dumps(results))
+    path = folder / "predictions.json"
+    path.write_text(json.dumps(results))
     ids = image_ids if image_ids is not None else [e.image_id for e in dataset.examples()]
-    metric = CocoAP()
-    score = metric.score(dataset, predictions, ids)
-    return score, metric.verify(dataset, predictions, ids, score)
+    metric, predictions = CocoAP(), Predictions(instances=path)
+    score = metric.score(dataset, predictions, ids, ScoringRules())
+    verification = metric.verify(dataset, predictions, ids, ScoringRules(), score)
+    assert verification.evaluator.startswith("pycocotools 2.")
+    return score, verification.difference
 
 
 def value(score: tuple[Measurement, ...], name: str, category: str | None = None) -> float:
@@ -101,15 +104,16 @@ def test_a_subset_of_images_equals_pycocotools(seed: int, tmp_path_factory: pyte
     ids = [image["id"] for image in truth["images"]][:3]
     score, difference = score_both(tmp_path_factory.mktemp("case"), truth, results, ids)
     assert difference <= ALLOWED
-    assert len(score) == 12 + 4 * 7
+    assert len(score) == FIGURES
 
 
 def test_no_images_at_all_is_not_measured(tmp_path: Path) -> None:
     truth, results = random_case(np.random.default_rng(0), 4)
     score, difference = score_both(tmp_path, truth, results, [])
     assert difference == 0
-    assert all(math.isnan(m.value) for m in score)
-    assert len(score) == 12 + 4 * 7
+    assert all(math.isnan(m.value) for m in score if m.unit == "percent")
+    assert all(m.value == 0 for m in score if m.name == "truth_instances")
+    assert len(score) == FIGURES
 
 
 def test_verification_looks_at_empty_predictions_too(tmp_path: Path) -> None:
@@ -117,8 +121,23 @@ def test_verification_looks_at_empty_predictions_too(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, truth)
     (tmp_path / "predictions.json").write_text("[]")
     ids = [e.image_id for e in dataset.examples()]
-    wrong = [Measurement(m.name, 0.5, category=m.category) for m in CocoAP().score(dataset, tmp_path / "predictions.json", ids)]
-    assert CocoAP().verify(dataset, tmp_path / "predictions.json", ids, wrong) > 0.1
+    predictions, rules = Predictions(instances=tmp_path / "predictions.json"), ScoringRules()
+    wrong = [Measurement(m.name, 0.5, category=m.category) for m in CocoAP().score(dataset, predictions, ids, rules)]
+    assert CocoAP().verify(dataset, predictions, ids, rules, wrong).difference > 0.1
+
+
+@pytest.mark.parametrize("string_ids", [False, True])
+def test_truth_instances_are_those_of_the_scored_images_without_crowds(string_ids: bool, tmp_path: Path) -> None:
+    truth, results = random_case(np.random.default_rng(2), 6, string_ids)
+    ids = [image["id"] for image in truth["images"]][:4]
+    score, _ = score_both(tmp_path, truth, results, ids)
+    for category in truth["categories"]:
+        there = [
+            a for a in truth["annotations"] if a["category_id"] == category["id"] and a["image_id"] in ids and not a["iscrowd"]
+        ]
+        found = next(m for m in score if (m.name, m.category) == ("truth_instances", category["name"]))
+        assert (found.value, found.unit) == (len(there), "count")
+        assert math.isnan(value(score, "AP", category["name"])) == (not there)
 
 
 def test_degenerate_inputs(tmp_path: Path) -> None:
@@ -222,15 +241,31 @@ def test_real_photos_with_perturbed_truth_equal_pycocotools(seed: int, shared: P
     assert 5 < value(score, "AP") < 95
 
 
+def uncompressed(result: Json) -> Json:
+    """The same mask with its run lengths as numbers, which foreign files may hold."""
+    flat = np.r_[0, pycocotools.mask.decode(result["segmentation"]).T.ravel(), 0]
+    changes = np.flatnonzero(np.diff(flat))
+    runs = np.diff(np.r_[0, changes, len(flat) - 2])
+    return result | {"segmentation": {"size": result["segmentation"]["size"], "counts": runs.tolist()}}
+
+
+def test_uncompressed_results_score_the_same(tmp_path: Path) -> None:
+    truth, results = random_case(np.random.default_rng(3), 5)
+    score, _ = score_both(tmp_path, truth, results)
+    again, difference = score_both(tmp_path, truth, [uncompressed(r) for r in results])
+    assert difference <= ALLOWED
+    assert str(again) == str(score)
+
+
 def test_verification_can_fail(tmp_path: Path) -> None:
     truth, results = random_case(np.random.default_rng(3), 5)
     dataset = dataset_of(tmp_path, truth)
-    predictions = tmp_path / "predictions.json"
-    predictions.write_text(json.dumps(results))
-    ids = [e.image_id for e in dataset.examples()]
-    score = CocoAP().score(dataset, predictions, ids)
-    predictions.write_text(json.dumps(results[1:]))
-    assert CocoAP().verify(dataset, predictions, ids, score) > 1e-3
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps(results))
+    ids, predictions = [e.image_id for e in dataset.examples()], Predictions(instances=path)
+    score = CocoAP().score(dataset, predictions, ids, ScoringRules())
+    path.write_text(json.dumps(results[1:]))
+    assert CocoAP().verify(dataset, predictions, ids, ScoringRules(), score).difference > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,10 @@ def changed(**changes: Any) -> dict[str, Any]:
         ("[" * 100_000, "not valid JSON"),
         (changed(images=[GOOD["images"][0]] * 2), "expected images of different ids"),
         (
+            changed(images=[{**GOOD["images"][0], "id": i} for i in (139, "000000000139")], annotations=[]),
+            r"truth\.json: expected image ids that give files different names, got 139 and '000000000139'",
+        ),
+        (
             changed(images=[{**GOOD["images"][0], "file_name": "../../etc/passwd"}], annotations=[]),
             "expected a path inside the image folder",
         ),

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from m2fbench import download
 from m2fbench.errors import CheckpointError
-from m2fbench.models import download
 from m2fbench.models.download import cache_folder, fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -83,7 +83,7 @@ class Server:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
 
 @pytest.fixture

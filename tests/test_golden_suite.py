@@ -18,13 +18,18 @@ from m2fbench.models import protocols
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
+PANOPTIC_FIGURES = {
+    "PQ": "PQ", "SQ": "SQ", "RQ": "RQ", "PQ_th": "PQ_th", "PQ_st": "PQ_st",
+    "mIoU_pan": "mIoU_present", "mIoU_present_pan": "mIoU_present", "mIoU_union_pan": "mIoU_union", "pixel_accuracy_pan": "pixel_accuracy",
+} | {f"{name}_th_pan": name for name in FIGURES}  # fmt: skip
+
 SUITE = """
 suite: golden
 title: golden logits
-task: instance
-dataset: {{name: coco_instance, annotations: {truth}, images: {images}}}
+task: {task}
+dataset: {{name: coco_{task}, annotations: {truth}, images: {images}{more}}}
 protocol: {{min_size: {min_size}, max_size: {max_size}}}
-metrics: [coco_ap]
+metrics: [{metrics}]
 checkpoints: [{{name: golden, checkpoint: {checkpoint}}}]
 workers: 0
 """
@@ -60,11 +65,20 @@ def golden_run(
     # the golden photos were resized by two settings, a suite has one: each photo is prepared by its own
     monkeypatch.setattr(protocols, "preprocess", lambda image, *_: preprocessing.preprocess(image, *edges[digest(image)]))
 
-    def run(spoil: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = lambda c, m: (c, m)) -> m2fbench.RunResult:
+    def run(
+        spoil: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = lambda c, m: (c, m), task: str = "instance"
+    ) -> m2fbench.RunResult:
         suite = tmp_path / "golden.yaml"
-        truth, images = shared / "golden/instances_from_panoptic.json", shared / "data/coco_real/val2017"
+        truth, images, more = shared / "golden/instances_from_panoptic.json", shared / "data/coco_real/val2017", ""
+        if task == "panoptic":
+            annotations = shared / "data/coco_real/annotations"
+            more = f", segments: {annotations / 'panoptic_val2017'}, instances: {truth}"
+            truth = _only_golden(annotations / "panoptic_val2017.json", shared, tmp_path / "panoptic.json")
         folder = checkpoint_folder(panoptic_labels)
-        suite.write_text(SUITE.format(truth=truth, images=images, checkpoint=folder, min_size=224, max_size=288))
+        metrics = "coco_ap" if task == "instance" else "panoptic_quality, coco_ap, semantic_iou"
+        suite.write_text(SUITE.format(
+            task=task, truth=truth, images=images, more=more, metrics=metrics, checkpoint=folder, min_size=224, max_size=288,
+        ))  # fmt: skip
         loader = stub_loader(lambda pixels: spoil(*logits[digest(pixels.numpy())]))
         (result,) = m2fbench.run(suite, output=tmp_path / "runs", verify=True, loader=loader)
         return result
@@ -80,6 +94,30 @@ def test_golden_logits_give_the_official_figures(golden_run: Any, shared: Path) 
         assert result.value(name) == pytest.approx(expected[name], abs=1e-6), name
     assert result.verified["coco_ap"]["largest_difference"] <= 1e-9
     assert result.status == "complete"
+
+
+def _only_golden(source: Path, shared: Path, target: Path) -> Path:
+    """The panoptic truth of the eight golden photos."""
+    document = json.loads(source.read_bytes())
+    ids = json.loads((shared / "golden/expected_metrics.json").read_bytes())["image_ids"]
+    document["images"] = [i for i in document["images"] if i["id"] in ids]
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] in ids]
+    target.write_text(json.dumps(document))
+    return target
+
+
+@pytest.mark.full
+def test_one_panoptic_pass_gives_all_the_official_figures(golden_run: Any, shared: Path) -> None:
+    """PQ, mIoU and AP of the same golden logits, as the paper prints them of a panoptic model."""
+    result = golden_run(task="panoptic")
+    expected = json.loads((shared / "golden/expected_metrics.json").read_bytes())["metrics"]
+    for name, official in PANOPTIC_FIGURES.items():
+        assert result.value(name) == pytest.approx(expected[official], abs=1e-6), name
+    counted = [m for m in result.measurements if m.name == "truth_segments" and m.value > 0]
+    assert len([m for m in result.measurements if m.name == "PQ" and m.category and m.measured]) == expected["classes"]
+    assert 0 < len(counted) <= expected["classes"]
+    assert set(result.verified) == {"panoptic_quality", "coco_ap", "semantic_iou"}
+    assert "forward" in result.timings
 
 
 @pytest.mark.full
@@ -123,6 +161,9 @@ def test_fixture_through_a_whole_suite(tmp_path: Path, checkpoint_folder: Callab
     suite = tmp_path / "golden.yaml"
     suite.write_text(
         SUITE.format(
+            task="instance",
+            more="",
+            metrics="coco_ap",
             truth=tmp_path / "truth.json",
             images=tmp_path,
             checkpoint=checkpoint_folder(names),

@@ -9,14 +9,43 @@ from conftest import ROOT
 PACKAGE = ROOT / "m2fbench"
 LAYERS = [
     {"errors", "types", "registry"},
-    {"yaml_lines", "labels", "suite", "store", "results", "environment", "formats", "metrics"},
+    {
+        "yaml_lines",
+        "suite_text",
+        "labels",
+        "suite",
+        "store",
+        "results",
+        "environment",
+        "formats",
+        "metrics",
+        "download",
+        "files",
+        "unpacking",
+    },
     {"datasets", "models"},
-    {"scoring", "runner", "inspection", "doctor"},
+    {
+        "peers",
+        "submission",
+        "scoring",
+        "planning",
+        "predicting",
+        "runner",
+        "inspection",
+        "doctor",
+        "acquire",
+        "completeness",
+    },
     {"reporting"},
-    {"cli", "__main__", "__init__"},
+    {"cli", "cli_datasets", "__main__", "__init__"},
 ]
 ALONE = {"datasets", "models", "metrics"}  # siblings of a layer that do not import each other
-HOMES = {"torch": {"models"}, "transformers": {"models"}, "typer": {"cli"}, "rich": {"cli", "reporting"}}
+HOMES = {
+    "torch": {"models"},
+    "transformers": {"models"},
+    "typer": {"cli", "cli_datasets"},
+    "rich": {"cli", "cli_datasets", "reporting"},
+}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

@@ -10,15 +10,25 @@ from PIL import Image
 
 from m2fbench.datasets.scenes import CATEGORIES, generate
 from m2fbench.errors import CheckpointError
-from m2fbench.models.classes import ClassMap, match_classes
-from m2fbench.models.protocols import build_protocol
+from m2fbench.models.classes import match_classes
+from m2fbench.models.protocols import ModelClasses, Protocol, build_protocol, model_classes
+from m2fbench.models.semantic import View
 from m2fbench.suite import ProtocolSection
+from m2fbench.types import InstanceSet
 
-CLASSES: ClassMap = match_classes([c.name for c in CATEGORIES], CATEGORIES[:6])
+CLASSES: ModelClasses = model_classes(match_classes([c.name for c in CATEGORIES], CATEGORIES[:6]), [True] * 6)
 
 
 def section(name: str) -> ProtocolSection:
     return ProtocolSection.model_validate({"name": name, "min_size": 128, "max_size": 192})
+
+
+def instances(protocol: Protocol, classes: torch.Tensor, masks: torch.Tensor, image: np.ndarray) -> InstanceSet:
+    (data,) = protocol.prepare(image)
+    found = protocol.infer([View(classes, masks, data.geometry)])
+    assert found.panoptic is found.semantic is None, "only what is asked for is computed"
+    assert found.instances is not None
+    return found.instances
 
 
 @pytest.mark.parametrize("name", ["transformers", "transformers-best"])
@@ -30,8 +40,8 @@ def test_transformers_protocols_are_transformers(name: str, tiny_checkpoint: Pat
     processor = AutoImageProcessor.from_pretrained(tiny_checkpoint)
     model = Mask2FormerForUniversalSegmentation.from_pretrained(tiny_checkpoint).eval()
     inputs = processor(images=Image.fromarray(image), return_tensors="pt")
-    protocol = build_protocol(section(name), tiny_checkpoint, CLASSES)
-    data = protocol.prepare(image)
+    protocol = build_protocol(section(name), tiny_checkpoint, CLASSES, ["instance"])
+    (data,) = protocol.prepare(image)
     assert torch.equal(data.pixels, inputs["pixel_values"])
     with torch.inference_mode():
         output = model(**inputs)
@@ -40,7 +50,7 @@ def test_transformers_protocols_are_transformers(name: str, tiny_checkpoint: Pat
         output.masks_queries_logits = 20 * (output.masks_queries_logits - output.masks_queries_logits.median())
     options = {"threshold": 0.0, "return_binary_maps": True} if name == "transformers-best" else {}
     (found,) = processor.post_process_instance_segmentation(output, target_sizes=[image.shape[:2]], **options)
-    ours = protocol.instances(output.class_queries_logits[0], output.masks_queries_logits[0], data.geometry)
+    ours = instances(protocol, output.class_queries_logits[0], output.masks_queries_logits[0], image)
     things = [(k, s) for k, s in enumerate(found["segments_info"]) if s["label_id"] < 6]
     assert len(ours) == len(things) > 0
     for index, (k, segment) in enumerate(things):
@@ -59,8 +69,8 @@ def test_the_default_map_loses_what_later_queries_cover(tiny_checkpoint: Path) -
     image = np.zeros((128, 128, 3), np.uint8)
     areas = {}
     for name in ("paper", "transformers", "transformers-best"):
-        protocol = build_protocol(section(name), tiny_checkpoint, CLASSES)
-        found = protocol.instances(classes, masks, protocol.prepare(image).geometry)
+        protocol = build_protocol(section(name), tiny_checkpoint, CLASSES, ["instance"])
+        found = instances(protocol, classes, masks, image)
         confident = [r for r, s in zip(found.rles, found.scores, strict=True) if s > 0.5]
         areas[name] = sorted(int(hotcoco.mask.area(r)) for r in confident)
     assert areas["paper"][0] == areas["paper"][1] > 3000
@@ -70,17 +80,17 @@ def test_the_default_map_loses_what_later_queries_cover(tiny_checkpoint: Path) -
 
 def test_the_paper_needs_no_processor_but_transformers_does(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
-    build_protocol(section("paper"), tmp_path, CLASSES)
+    build_protocol(section("paper"), tmp_path, CLASSES, ["instance"])
     with pytest.raises(CheckpointError, match="a single file has no processor; make it a folder with 'm2fbench convert'"):
-        build_protocol(section("transformers"), None, CLASSES)
+        build_protocol(section("transformers"), None, CLASSES, ["instance"])
     with pytest.raises(CheckpointError, match=r"needs the checkpoint's preprocessor_config\.json"):
-        build_protocol(section("transformers"), tmp_path, CLASSES)
+        build_protocol(section("transformers"), tmp_path, CLASSES, ["instance"])
 
 
 def test_what_changes_the_outcome_is_described(tiny_checkpoint: Path) -> None:
-    paper = build_protocol(section("paper"), tiny_checkpoint, CLASSES).description
-    assert paper == {"name": "paper", "min_size": 128, "max_size": 192, "detections": 100, "version": 1}
-    plain = build_protocol(section("transformers"), tiny_checkpoint, CLASSES).description
+    paper = build_protocol(section("paper"), tiny_checkpoint, CLASSES, ["instance"]).description
+    assert paper == {"name": "paper", "min_size": 128, "max_size": 192, "detections": 100, "version": 2}
+    plain = build_protocol(section("transformers"), tiny_checkpoint, CLASSES, ["instance"]).description
     assert plain["processor"].startswith("Mask2FormerImageProcessor")
     assert plain["settings"]["size"] == {"shortest_edge": 128, "longest_edge": 192}
     assert plain["settings"]["image_mean"] == pytest.approx([0.485, 0.456, 0.406]), "whatever can change the outcome is there"
@@ -91,14 +101,13 @@ def test_another_processor_is_refused_before_the_run(content: str, tiny_checkpoi
     (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
     (tmp_path / "preprocessor_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"not there or not a Mask2Former's"):
-        build_protocol(section("transformers"), tmp_path, CLASSES)
+        build_protocol(section("transformers"), tmp_path, CLASSES, ["instance"])
 
 
 def test_only_things_are_kept_of_a_panoptic_model(tiny_checkpoint: Path) -> None:
     classes = torch.zeros(3, 11)
     classes[0, 7], classes[1, 2], classes[2, 9] = 9.0, 9.0, 9.0
-    protocol = build_protocol(section("paper"), tiny_checkpoint, CLASSES)
-    data = protocol.prepare(np.zeros((128, 128, 3), np.uint8))
-    found = protocol.instances(classes, torch.ones(3, 32, 32), data.geometry)
+    protocol = build_protocol(section("paper"), tiny_checkpoint, CLASSES, ["instance"])
+    found = instances(protocol, classes, torch.ones(3, 32, 32), np.zeros((128, 128, 3), np.uint8))
     assert set(found.categories.tolist()) <= set(range(6))
     assert found.categories[0] == 2

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_checkpoint
+from conftest import killed_at_work, make_checkpoint
 from PIL import Image
 
 import m2fbench
 from m2fbench.errors import ClassesError, DatasetError, ImageError, StoreError, SuiteError
 from m2fbench.models import load as loading
-from m2fbench.runner import Event, plan
+from m2fbench.planning import Event, plan
 from m2fbench.suite import load_suite
 
 COCO_SUITE = """
@@ -51,7 +51,7 @@ def test_a_run_leaves_a_complete_directory(shapes_suite: Callable[..., Path], tm
     assert set(predictions[0]) == {"image_id", "category_id", "segmentation", "score"}
     table = (folder / "images.csv").read_text().splitlines()
     assert len(table) == 5
-    assert table[0].startswith("image_id,height,width,predictions,forward_seconds,")
+    assert table[0].startswith("image_id,height,width,predictions,encode_seconds,forward_seconds,")
     document = json.loads((folder / "result.json").read_bytes())
     assert document["schema_version"] == 1
     assert document["suite"]["sha256"] == m2fbench.load_suite(tmp_path / "shapes.yaml").hash
@@ -61,7 +61,7 @@ def test_a_run_leaves_a_complete_directory(shapes_suite: Callable[..., Path], tm
     assert document["dataset"]["annotations_sha256"]
     assert document["protocol"]["name"] == "paper"
     assert {m["name"] for m in document["measurements"]} >= {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"}
-    assert set(document["timings"]) == {"load", "wait", "forward", "postprocess"}
+    assert set(document["timings"]) == {"load", "wait", "forward", "postprocess", "encode"}
     assert m2fbench.read_result(folder / "result.json").value("AP") == result.value("AP")
     assert [e.kind for e in events if e.kind != "image"] == ["start", "load", "score", "done"]
     assert [(e.done, e.total) for e in events if e.kind == "image"] == [(k, 4) for k in range(5)]
@@ -108,11 +108,11 @@ def test_overlapped_post_processing_changes_nothing(
     shapes_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second thread that CUDA runs use, forced on the CPU."""
-    from m2fbench import runner
+    from m2fbench import predicting
 
     (plain,) = m2fbench.run(shapes_suite(5), output=tmp_path / "a")
-    original = runner._finished
-    monkeypatch.setattr(runner, "_finished", lambda *arguments, overlap: original(*arguments, overlap=True))
+    original = predicting._finished
+    monkeypatch.setattr(predicting, "_finished", lambda *arguments, overlap: original(*arguments, overlap=True))
     (overlapped,) = m2fbench.run(shapes_suite(5), output=tmp_path / "b")
     assert figures(plain) == figures(overlapped)
     assert plain.path is not None
@@ -200,14 +200,29 @@ def test_rows_are_named_by_what_tells_checkpoints_apart() -> None:
 
 
 def test_a_size_that_is_not_the_checkpoints_own_is_said() -> None:
+    from m2fbench.labels import label_set
     from m2fbench.models.checkpoint import Checkpoint
-    from m2fbench.models.published import size_note
+    from m2fbench.models.published import size_note, task_note
 
     protocol = load_suite("coco_instance").protocol
     checkpoint = Checkpoint("x", Path(), None, "", (), 100, "swin", (), test_size=(640, 2560), test_size_origin="a/config.yaml")
-    assert size_note(checkpoint, protocol) == ("tested at 800/1333, where a/config.yaml says 640/2560",)
-    assert size_note(replace(checkpoint, test_size=(800, 1333)), protocol) == ()
-    assert size_note(replace(checkpoint, test_size=None), protocol) == ()
+    assert size_note(checkpoint, protocol, "instance") == ("tested at 800/1333, where a/config.yaml says 640/2560",)
+    assert size_note(replace(checkpoint, test_size=(800, 1333)), protocol, "instance") == ()
+    assert size_note(replace(checkpoint, test_size=None), protocol, "instance") == ()
+    assert task_note(checkpoint, "instance") == task_note(replace(checkpoint, task="panoptic"), "instance") == ()
+    assert task_note(replace(checkpoint, task="semantic"), "panoptic") == (
+        "trained for semantic segmentation, scored on panoptic segmentation",
+    )
+    # without a config, by classes, task and backbone
+    large = {"model_type": "mask2former", "backbone_config": {"model_type": "swin", "embed_dim": 192}}
+    ade = replace(checkpoint, test_size=None, labels=label_set("ade20k").names, config=large)
+    semantic = load_suite("ade20k_semantic").protocol
+    assert size_note(ade, semantic, "semantic") == (
+        "tested at 512/2048, where the published settings of ade20k/semantic are 640/2560",
+    )
+    assert size_note(replace(ade, config=large | {"backbone_config": {"embed_dim": 96}}), semantic, "semantic") == ()
+    assert size_note(ade, load_suite("ade20k_panoptic").protocol, "panoptic") == ()
+    assert size_note(ade, load_suite("ade20k_instance").protocol, "instance") == (), "on its things, as a panoptic one is tested"
 
 
 def test_a_row_that_cannot_run_says_why(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
@@ -410,24 +425,15 @@ def test_two_runs_at_once_the_second_refuses(shapes_suite: Callable[..., Path], 
 
 
 @pytest.mark.slow
-def test_killed_ten_times_it_ends_with_the_same_numbers(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [3])
+def test_killed_ten_times_it_ends_with_the_same_numbers(shapes_suite: Callable[..., Path], tmp_path: Path, seed: int) -> None:
     """kill -9 of the whole process group at random moments, wherever the run is then."""
     suite = shapes_suite(200)
     command = [sys.executable, "-m", "m2fbench", "run", str(suite), "--output", str(tmp_path / "killed"), "--device", "cpu"]
     journal = tmp_path / "killed/test_shapes/tiny/default/journal.jsonl"
-    rng = random.Random(time.time_ns())
-    progress = []
-    for _ in range(10):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        before, deadline = _lines(journal), time.monotonic() + 60
-        wanted = before + rng.randint(0, 5)  # somewhere among the next few images, at whatever point of one
-        while _lines(journal) < wanted and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.15))
-        assert process.poll() is None, "killed too late to prove anything"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        progress.append(_lines(journal))
+    rng = random.Random(seed)
+    # among the next few images, at whatever point of one
+    progress = [killed_at_work(command, journal, rng.randint(1, 6), rng.uniform(0, 0.15)) for _ in range(10)]
     assert progress == sorted(progress), "nothing finished was lost"
     assert progress[-1] > 0
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from m2fbench import store as storing
 from m2fbench.errors import StoreError
 from m2fbench.results import Comparison, RunResult, compare, read_result
-from m2fbench.store import ImageRecord, RunDirectory, differences, key_of, read_table, write_atomically
+from m2fbench.store import ImagePredictions, ImageRecord, RunDirectory, differences, key_of, read_table, write_atomically
 from m2fbench.types import Measurement, Published
 
 IDENTITY = {"a": 1, "b": {"c": "x"}}
@@ -29,15 +29,19 @@ def prediction(image_id: Any, score: float = 0.1) -> dict[str, Any]:
     return {"image_id": image_id, "category_id": 1, "segmentation": {"size": [4, 5], "counts": "0\\n~"}, "score": score}
 
 
+def instances(entries: list[dict[str, Any]]) -> ImagePredictions:
+    return ImagePredictions(instances=entries)
+
+
 def test_what_is_appended_is_there_again(tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "run", IDENTITY) as store:
-        store.append(record(2), [prediction(2, 1 / 3)])
-        store.append(record("x", 0), [])
+        store.append(record(2), instances([prediction(2, 1 / 3)]))
+        store.append(record("x", 0), instances([]))
     with RunDirectory(tmp_path / "run", IDENTITY) as store:
         assert store.records == {2: record(2), "x": record("x", 0)}
-        store.append(record(1, 2), [prediction(1), prediction(1, 1e-17)])
+        store.append(record(1, 2), instances([prediction(1), prediction(1, 1e-17)]))
         store.export([1, 2, "x"])
-        assert json.loads(store.predictions.read_bytes()) == [prediction(1), prediction(1, 1e-17), prediction(2, 1 / 3)]
+        assert json.loads(store.predictions.instances.read_bytes()) == [prediction(1), prediction(1, 1e-17), prediction(2, 1 / 3)]
         store.write_table([1, 2, "x"])
     rows = (tmp_path / "run/images.csv").read_text().splitlines()
     assert rows[0] == "image_id,height,width,predictions,forward_seconds,error"
@@ -51,7 +55,7 @@ def test_cut_off_anywhere_the_whole_lines_stay(cut: int, tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("cut") / "run"
     with RunDirectory(folder, IDENTITY) as store:
         for k in range(3):
-            store.append(record(k), [prediction(k)])
+            store.append(record(k), instances([prediction(k)]))
     journal = folder / "journal.jsonl"
     content = journal.read_bytes()
     journal.write_bytes(content[:cut])
@@ -59,18 +63,18 @@ def test_cut_off_anywhere_the_whole_lines_stay(cut: int, tmp_path_factory: pytes
     with RunDirectory(folder, IDENTITY) as store:
         assert list(store.records) == list(range(whole))
         for k in range(whole, 3):
-            store.append(record(k), [prediction(k)])
+            store.append(record(k), instances([prediction(k)]))
     assert journal.read_bytes() == content
 
 
 def test_left_out_images_are_tried_again(tmp_path: Path) -> None:
     with RunDirectory(tmp_path, IDENTITY) as store:
-        store.append(record(1, 0, "cannot be read"), [])
-        store.forget_errors()
+        store.append(record(1, 0, "cannot be read"), instances([]))
+        store.forget_errors(list(store.records))
         assert not store.records
-        store.append(record(1), [prediction(1)])
+        store.append(record(1), instances([prediction(1)]))
         store.export([1])
-        assert json.loads(store.predictions.read_bytes()) == [prediction(1)]
+        assert json.loads(store.predictions.instances.read_bytes()) == [prediction(1)]
 
 
 def test_a_second_writer_refuses(tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def test_a_second_writer_refuses(tmp_path: Path) -> None:
 
 def test_another_identity_is_refused_and_fresh_discards(tmp_path: Path) -> None:
     with RunDirectory(tmp_path, IDENTITY) as store:
-        store.append(record(1), [prediction(1)])
+        store.append(record(1), instances([prediction(1)]))
     (tmp_path / "notes.txt").write_text("mine")
     other = {"a": 1, "b": {"c": "y"}}
     with pytest.raises(StoreError, match=r'b\.c: was "x", is "y"'):
@@ -104,7 +108,7 @@ def test_other_versions_fail_with_the_remedy(tmp_path: Path) -> None:
         pass
     stored = json.loads((tmp_path / "identity.json").read_text())
     (tmp_path / "identity.json").write_text(json.dumps(stored | {"store_version": 99}))
-    with pytest.raises(StoreError, match="expected store version 1, got 99; start over with --fresh"):
+    with pytest.raises(StoreError, match="expected store version 2, got 99; start over with --fresh"):
         RunDirectory(tmp_path, IDENTITY)
     (tmp_path / "identity.json").write_text("{")
     with pytest.raises(StoreError, match="not an identity file"):
@@ -134,12 +138,12 @@ class _Full(io.FileIO):
 
 def test_a_full_disk_keeps_what_is_whole(tmp_path: Path) -> None:
     with RunDirectory(tmp_path, IDENTITY) as store:
-        store.append(record(1), [prediction(1)])
+        store.append(record(1), instances([prediction(1)]))
         whole = (tmp_path / "journal.jsonl").read_bytes()
         store._journal.close()
         store._journal = _Full(tmp_path / "journal.jsonl", "a+")
         with pytest.raises(StoreError, match="the disk is full .*free space and run the same command again"):
-            store.append(record(2), [prediction(2)])
+            store.append(record(2), instances([prediction(2)]))
         assert 2 not in store.records
     assert (tmp_path / "journal.jsonl").read_bytes() == whole
 

@@ -20,7 +20,7 @@ from m2fbench.models import checkpoint as checkpoints
 from m2fbench.models import single_file, zoo
 from m2fbench.models.checkpoint import resolve
 from m2fbench.models.zoo import hash_in_name, zoo_entries, zoo_entry
-from m2fbench.runner import Event
+from m2fbench.planning import Event
 from m2fbench.suite import load_suite
 
 

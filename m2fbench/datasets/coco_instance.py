@@ -6,25 +6,33 @@
 DATA is ``--data`` or ``$M2FBENCH_DATA``, or its subfolder ``coco`` where that is what holds the annotations.
 """
 
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field
 
-from m2fbench.datasets.images import read_image
-from m2fbench.errors import DatasetError, ImageError
+from m2fbench.datasets.coco_files import (
+    BYTE_ORDER_MARK,
+    ImageRecord,
+    Record,
+    by_id,
+    different_ids,
+    examples_of,
+    locate,
+    open_image,
+    read_json,
+    records,
+    without_truth,
+)  # fmt: skip
+from m2fbench.errors import DatasetError
+from m2fbench.files import missing_of, stamp, stamps_sha256
 from m2fbench.formats.collecting import paused_collector
 from m2fbench.formats.rle import segmentation_problems
 from m2fbench.suite import datasets
-from m2fbench.types import Category, Example, ImageId, JsonObject, Size
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+from m2fbench.types import Category, Dataset, Example, Head, JsonObject, LabelMap, PanopticMap, Size
 
 
 class CocoOptions(BaseModel):
@@ -34,23 +42,12 @@ class CocoOptions(BaseModel):
     exif_rotation: bool = Field(True, description="Turn images upright by their EXIF orientation, as the original code does.")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class _Image(_Record):
-    id: int | str
-    file_name: str
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
-
-
-class _Category(_Record):
+class _Category(Record):
     id: int
     name: str
 
 
-class _Annotation(_Record):
+class _Annotation(Record):
     id: int | str
     image_id: int | str
     category_id: int
@@ -60,57 +57,53 @@ class _Annotation(_Record):
 
 
 @datasets.register("coco_instance")
-class CocoInstance:
+class CocoInstance(Dataset):
     """COCO-format instance annotations; examples by ascending image id, categories by ascending category id.
 
     Records are checked on opening, masks by ``check``. Annotations without ``iscrowd`` are no crowds; without ``area``, theirs is
-    the mask's.
+    the mask's. A file without the list of annotations (COCO's image_info files) opens as a test set.
     """
 
     Options: ClassVar[type[BaseModel]] = CocoOptions
-    tasks: ClassVar[tuple[str, ...]] = ("instance",)
+    tasks: ClassVar[tuple[Head, ...]] = ("instance",)
     needs_data: ClassVar[str | None] = (
+        "`m2fbench datasets fetch coco-val2017` gets it; or "
         "download val2017.zip and annotations_trainval2017.zip from https://cocodataset.org/#download, unpack both into one "
         "folder, and pass it with --data or M2FBENCH_DATA"
     )
     name = "coco_instance"
 
-    def __init__(self, options: CocoOptions, data: Path | None) -> None:
+    def __init__(self, options: CocoOptions, data: Path | None, task: Head = "instance") -> None:
         self._options = options
-        self._file, folder = self._locate(options, data)
+        root = locate(self.name, self.needs_data, options.annotations, data)
+        self._file, folder = root / options.annotations, root / options.images
         with paused_collector():
-            self._content, self._sha256 = _read_json(self._file)
-            images = sorted(_records(self._content, "images", _Image, self._file), key=_by_id)
-            categories = sorted(_records(self._content, "categories", _Category, self._file), key=_by_id)
-            self._annotations = _records(self._content, "annotations", _Annotation, self._file)
+            self._content, self._sha256 = read_json(self._file)
+            images = sorted(records(self._content, "images", ImageRecord, self._file), key=by_id)
+            categories = sorted(records(self._content, "categories", _Category, self._file), key=by_id)
+            self._has_truth = "annotations" in self._content
+            self._annotations = records(self._content, "annotations", _Annotation, self._file) if self._has_truth else []
         self.categories = tuple(Category(c.name, True) for c in categories)
         self.category_ids = tuple(c.id for c in categories)
-        self._paths: dict[ImageId, str] = {i.id: os.path.join(folder, _inside(i.file_name, self._file)) for i in images}  # noqa: PTH118
-        self._examples = [Example(i.id, (i.height, i.width), self._paths[i.id]) for i in images]
+        self.label_values = tuple(range(len(categories)))
+        self._examples = examples_of(images, folder, self._file)
         self._check(images, categories)
 
-    def _locate(self, options: CocoOptions, data: Path | None) -> tuple[Path, Path]:
-        roots = [Path()] if data is None else [data, data / "coco"]
-        for root in roots:
-            if (root / options.annotations).is_file():
-                return root / options.annotations, root / options.images
-        looked = " and ".join(str(root / options.annotations) for root in roots)
-        raise DatasetError(f"dataset {self.name} is not here: looked for {looked}; {self.needs_data}")
-
-    def _check(self, images: Sequence[_Image], categories: Sequence[_Category]) -> None:
-        for kind, ids in (("images", [i.id for i in images]), ("categories", [c.id for c in categories])):
-            if len(set(ids)) != len(ids):
-                raise DatasetError(f"{self._file}: expected {kind} of different ids, got {len(ids)} with {len(set(ids))} ids")
-        known = set(self.category_ids)
+    def _check(self, images: Sequence[ImageRecord], categories: Sequence[_Category]) -> None:
+        different_ids("images", images, self._file)
+        different_ids("categories", categories, self._file)
+        known, known_images = set(self.category_ids), {e.image_id for e in self._examples}
         for number, annotation in enumerate(self._annotations):
             where = f"{self._file}: annotations[{number}]"
-            if annotation.image_id not in self._paths:
+            if annotation.image_id not in known_images:
                 raise DatasetError(f"{where}: names image {annotation.image_id!r}, which is not in the file")
             if annotation.category_id not in known:
                 raise DatasetError(f"{where}: names category {annotation.category_id}, which is not in the file")
 
     def check(self) -> None:
         """Every mask, RLE or polygons, against its image's size: evaluators take a damaged one for another and say nothing."""
+        if not self._has_truth:
+            raise DatasetError(without_truth(self._file))
         sizes = {e.image_id: e.size for e in self._examples}
         problems = segmentation_problems((a.segmentation, sizes[a.image_id]) for a in self._annotations)
         for number, problem in enumerate(problems):
@@ -121,39 +114,27 @@ class CocoInstance:
         return self._examples
 
     def image(self, example: Example) -> NDArray[np.uint8]:
-        image = read_image(Path(self._paths[example.image_id]), exif_rotation=self._options.exif_rotation)
-        if image.shape[:2] != example.size:
-            raise ImageError(
-                f"{example.source}: expected {example.size[1]}x{example.size[0]} pixels as in the annotations, got "
-                f"{image.shape[1]}x{image.shape[0]}; it is another file, or its annotations disregard its EXIF rotation "
-                f"(then set dataset.exif_rotation: false)"
-            )
-        return image
+        return open_image(example, exif_rotation=self._options.exif_rotation)
 
     def stamp(self, example: Example) -> str:
-        try:
-            status = os.stat(self._paths[example.image_id])  # noqa: PTH116
-        except OSError:
-            return "missing"
-        return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+        return stamp(example.source)
 
     def fingerprint(self) -> JsonObject:
         """Hash of the annotation file; and of name, size and modification time of every image."""
-        stamps = {example.image_id: self.stamp(example) for example in self._examples}
-        digest = hashlib.sha256()
-        for image_id, stamp in stamps.items():
-            digest.update(f"{Path(self._paths[image_id]).name}\0{stamp}\n".encode())
+        sources = [example.source for example in self._examples]
         return {
             "name": self.name,
-            "annotations_sha256": self._sha256,
-            "images_sha256": digest.hexdigest(),
-            "images": len(stamps),
-            "missing_images": sum(stamp == "missing" for stamp in stamps.values()),
+            "annotations_sha256": self._sha256 if self._has_truth else None,
+            "images_sha256": stamps_sha256(sources),
+            "images": len(sources),
+            "missing_images": missing_of(sources),
             "exif_rotation": self._options.exif_rotation,
         }
 
     def coco_truth(self) -> Path | JsonObject:
         """The file itself where evaluators read it as we do, else its content in the form they expect."""
+        if not self._has_truth:
+            raise DatasetError(without_truth(self._file))
         ids = [a.id for a in self._annotations]
         regular = len(set(ids)) == len(ids) and all(type(i) is int and i > 0 for i in ids)
         whole = all(a.iscrowd is not None and a.area is not None for a in self._annotations)
@@ -175,10 +156,11 @@ class CocoInstance:
             "annotations": annotations,
         }
 
+    def panoptic_truth(self, example: Example) -> PanopticMap:
+        raise DatasetError(f"{self._file}: instance annotations, which say nothing of stuff; use the dataset coco_panoptic")
 
-def _by_id(record: Any) -> tuple[bool, Any]:
-    """Numbers before texts, each in their own order."""
-    return isinstance(record.id, str), record.id
+    def semantic_truth(self, example: Example) -> LabelMap:
+        raise DatasetError(f"{self._file}: instance annotations, which say nothing of stuff; use the dataset coco_panoptic")
 
 
 def _area(segmentation: Any, size: Size) -> int:
@@ -186,44 +168,3 @@ def _area(segmentation: Any, size: Size) -> int:
 
     rles = hotcoco.mask.frPyObjects(segmentation, *size)
     return int(hotcoco.mask.area(hotcoco.mask.merge(rles) if isinstance(rles, list) else rles))
-
-
-def _read_json(path: Path) -> tuple[dict[str, Any], str]:
-    try:
-        content = path.read_bytes()
-        document = from_json(content.removeprefix(BYTE_ORDER_MARK))
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        whole = "" if content.rstrip().endswith(b"}") else "cut off: "
-        raise DatasetError(f"{path}: {whole}not valid JSON ({error}); download or copy the file again") from error
-    if not isinstance(document, dict):
-        raise DatasetError(f"{path}: expected COCO annotations (a JSON object), got a {type(document).__name__}")
-    return document, hashlib.sha256(content).hexdigest()
-
-
-def _records(content: dict[str, Any], key: str, model: type[Any], file: Path) -> list[Any]:
-    """``content[key]`` as records of ``model``; the first that is none is named with its number and field."""
-    items = content.get(key)
-    if not isinstance(items, list):
-        got = "none" if items is None else type(items).__name__
-        raise DatasetError(f"{file}: expected COCO annotations with a list '{key}', got {got}")
-    try:
-        return TypeAdapter(list[model]).validate_python(items)  # type: ignore[valid-type]  # a type made here, for pydantic
-    except ValidationError as failure:
-        error = failure.errors()[0]
-        if len(error["loc"]) < 2:
-            raise DatasetError(f"{file}: {key}[{error['loc'][0]}]: expected an object, got {str(error['input'])[:40]!r}") from None
-        where = f"{file}: {key}[{error['loc'][0]}]"
-        if error["type"] == "missing":
-            raise DatasetError(f"{where}: expected the key '{error['loc'][1]}', got none") from None
-        expected = error["msg"].removeprefix("Input should be ")
-        raise DatasetError(f"{where}: {error['loc'][1]}: expected {expected}, got {str(error['input'])[:40]!r}") from None
-
-
-def _inside(file_name: str, file: Path) -> str:
-    """``file_name`` as a relative path that stays inside the image folder; plain texts, for there can be a hundred thousand."""
-    path = file_name.replace("\\", "/")
-    if not path.strip("./") or path.startswith("/") or ".." in path.split("/") or "\0" in path:
-        raise DatasetError(f"{file}: image file name {file_name!r}: expected a path inside the image folder")
-    return path

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from m2fbench.datasets.scenes import CATEGORIES, SCENES_VERSION, THINGS, generate
 from m2fbench.suite import datasets
-from m2fbench.types import Example, JsonObject
+from m2fbench.types import Dataset, Example, Head, JsonObject, LabelMap, PanopticMap, Segment
 
 SEEDS = {"train": 1, "val": 2, "test": 4}
 MIN_SIZE, MAX_SIZE = 128, 192  # the resize that the bundled checkpoint was trained with
@@ -26,18 +26,19 @@ class ShapesOptions(BaseModel):
 
 
 @datasets.register("shapes")
-class Shapes:
-    """Scene k of a split is image id k + 1. Categories are the things; stuff is the ground they lie on."""
+class Shapes(Dataset):
+    """Scene k of a split is image id k + 1. Categories are the things and, but for the instance task, the ground they lie on."""
 
     Options: ClassVar[type[BaseModel]] = ShapesOptions
-    tasks: ClassVar[tuple[str, ...]] = ("instance",)
+    tasks: ClassVar[tuple[Head, ...]] = ("instance", "panoptic", "semantic")
     needs_data: ClassVar[str | None] = None
     name = "shapes"
 
-    def __init__(self, options: ShapesOptions, data: Path | None = None) -> None:
+    def __init__(self, options: ShapesOptions, data: Path | None = None, task: Head = "instance") -> None:
         self._seed, self._split, self._count = SEEDS[options.split], options.split, options.count
-        self.categories = CATEGORIES[: len(THINGS)]
-        self.category_ids = tuple(range(1, len(THINGS) + 1))
+        self.categories = CATEGORIES[: len(THINGS)] if task == "instance" else CATEGORIES
+        self.category_ids = tuple(range(1, len(self.categories) + 1))
+        self.label_values = tuple(range(len(self.categories)))
 
     @cached_property
     def _truth(self) -> JsonObject:
@@ -58,7 +59,7 @@ class Shapes:
                     "iscrowd": 0, "area": int(hotcoco.mask.area(rle)), "bbox": box.tolist(),
                     "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
                 })  # fmt: skip
-        categories = [{"id": i, "name": c.name} for i, c in zip(self.category_ids, self.categories, strict=True)]
+        categories = [{"id": i, "name": c.name} for i, c in zip(self.category_ids, self.categories, strict=True) if c.is_thing]
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def examples(self) -> Sequence[Example]:
@@ -74,7 +75,10 @@ class Shapes:
         return f"scenes {SCENES_VERSION}"
 
     def fingerprint(self) -> JsonObject:
-        """Version, split and count; and hashes of the truth and of the first image, which show another platform's drift."""
+        """Version, split and count; and hashes of the truth and of the first image, which show another platform's drift.
+
+        The truth's is that of the instances, whatever the task: all truth comes from the same maps.
+        """
         digest = hashlib.sha256()
         for annotation in self._truth["annotations"]:
             digest.update(f"{annotation['image_id']} {annotation['category_id']} {annotation['segmentation']['counts']}\n".encode())
@@ -86,6 +90,19 @@ class Shapes:
 
     def coco_truth(self) -> JsonObject:
         return self._truth
+
+    def panoptic_truth(self, example: Example) -> PanopticMap:
+        """Every pixel has a segment; opened for instances, those of things only, and the ground is void."""
+        scene = generate(self._seed, int(example.image_id) - 1)
+        segments = [Segment(number, c) for number, c in enumerate(scene.classes, 1) if c < len(self.categories)]
+        return PanopticMap(np.where(scene.ids <= len(segments), scene.ids, 0), tuple(segments))
+
+    def semantic_truth(self, example: Example) -> LabelMap:
+        """Every pixel has a class; opened for instances, the ground is unlabelled (255)."""
+        scene = generate(self._seed, int(example.image_id) - 1)
+        classes = np.array(scene.classes, np.uint8)
+        classes[classes >= len(self.categories)] = 255
+        return classes[scene.ids - 1]
 
 
 def _encode(masks: NDArray[np.bool_]) -> tuple[list[JsonObject], NDArray[np.float64]]:

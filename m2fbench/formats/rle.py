@@ -7,6 +7,7 @@ character, and from the fourth run on the difference from the run two before.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,3 +108,19 @@ def _polygon_problem(polygon: object) -> str | None:
     if not {type(v) for v in polygon} <= {int, float} or not math.isfinite(math.fsum(polygon)):
         return f"expected finite coordinates, got {str(polygon)[:40]!r}"
     return None
+
+
+def compressed(segmentation: Any, size: Size) -> str:
+    """Compressed run lengths of a mask in any form that COCO allows: as they stand, uncompressed, or polygons.
+
+    Raises ValueError where it is of another size.
+    """
+    if isinstance(segmentation, dict):
+        if list(segmentation["size"]) != list(size):
+            raise ValueError(f"expected an encoding of size {list(size)} (height, width), got {segmentation['size']}")
+        if isinstance(segmentation["counts"], str):
+            return segmentation["counts"]
+    import hotcoco.mask
+
+    rles = hotcoco.mask.frPyObjects(segmentation, *size)
+    return cast(bytes, (hotcoco.mask.merge(rles) if isinstance(rles, list) else rles)["counts"]).decode()

@@ -318,7 +318,7 @@ def _read_config(folder: Path, reference: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{reference}: a OneFormer takes a text with each image, which is not supported; expected a Mask2Former"
         )
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise CheckpointError(
             f"{reference}: expected a Mask2Former checkpoint, or a sister of it (model_type {known}), got {kind!r}"
@@ -335,7 +335,9 @@ def _weight_files(folder: Path, reference: str) -> tuple[str, ...]:
         if not name.endswith(".index.json"):
             return (name,)
         try:
-            shards = sorted(set(map(str, json.loads(path.read_bytes())["weight_map"].values())))
+            index = json.loads(path.read_bytes())
+            shards = sorted(set(map(str, index["weight_map"].values())))
+            index.get("metadata", {}).keys()  # transformers takes it for a mapping
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{reference}: {name} is not a weight index ({error}); copy or download the checkpoint again"

@@ -13,7 +13,8 @@ from m2fbench.types import Category
 
 @dataclass(frozen=True)
 class ClassMap:
-    """to_dataset: for each class of the checkpoint the dataset's category index, or -1 where it has none (a stuff class).
+    """to_dataset: for each class of the checkpoint the dataset's category index, or -1 where it has none (a stuff class,
+    where the dataset has things only).
 
     panoptic: the checkpoint has classes that the dataset has not. warnings: what a reader of the result should know.
     """
@@ -48,9 +49,10 @@ def match_classes(labels: Sequence[str], categories: Sequence[Category]) -> Clas
     """Match a checkpoint's class names with a dataset's categories.
 
     By name (case, blanks and punctuation aside, then by the alias table) where every category is found; classes beyond those
-    are taken for the stuff of a panoptic checkpoint. Else by position, with a warning, where the counts are equal and no name
-    stands at another place: when at least half of the names agree, or the checkpoint has only transformers' default names.
-    Everything else raises ClassesError saying what differs: a wrong match would silently measure nonsense.
+    are left out, as a panoptic checkpoint's stuff is where all categories are things. Else by position, with a warning, where the
+    counts are equal and no name stands at another place: when at least half of the names agree, or the checkpoint has only
+    transformers' default names. Everything else raises ClassesError saying what differs: a wrong match would silently measure
+    nonsense.
     """
     aliases = _aliases()
     key = _comparable([c.name for c in categories])
@@ -66,9 +68,8 @@ def match_classes(labels: Sequence[str], categories: Sequence[Category]) -> Clas
         if moved:
             notes.append("the checkpoint lists the dataset's classes in another order; they were matched by name")
         if extra:
-            notes.append(
-                f"scored on the dataset's classes only, as a panoptic checkpoint on its things; the others are {_some(extra)}"
-            )
+            things = ", as a panoptic checkpoint on its things" if all(c.is_thing for c in categories) else ""
+            notes.append(f"scored on the dataset's classes only{things}; the others are {_some(extra)}")
         return ClassMap(tuple(found), bool(extra), tuple(notes))
     return _by_position(labels, categories, found)
 

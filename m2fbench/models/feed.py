@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ READ_AHEAD = 2  # images each worker keeps ready
 
 @dataclass(frozen=True)
 class Fed:
-    """One example's input, or what was wrong with its image. load_seconds: decoding and preparing, in the worker.
+    """One example's input, one for each look at it, or what was wrong with its image. load_seconds: decoding and preparing, in the worker.
     wait_seconds: what the caller waited for it."""
 
     example: Example
-    data: ModelInput | ImageError
+    data: tuple[ModelInput, ...] | ImageError
     load_seconds: float
     wait_seconds: float = 0.0
 
@@ -33,7 +33,7 @@ class _Prepared(Dataset[Fed]):
         self,
         examples: Sequence[Example],
         image: Callable[[Example], NDArray[np.uint8]],
-        prepare: Callable[[NDArray[np.uint8]], ModelInput],
+        prepare: Callable[[NDArray[np.uint8]], tuple[ModelInput, ...]],
     ) -> None:
         self._examples, self._image, self._prepare = examples, image, prepare
 
@@ -43,7 +43,7 @@ class _Prepared(Dataset[Fed]):
     def __getitem__(self, index: int) -> Fed:
         started = time.perf_counter()
         try:
-            data: ModelInput | ImageError = self._prepare(self._image(self._examples[index]))
+            data: tuple[ModelInput, ...] | ImageError = self._prepare(self._image(self._examples[index]))
         except ImageError as error:  # as a value: crossing processes, an exception would lose its kind
             source = self._examples[index].source
             data = error if source in str(error) else ImageError(f"{source}: {error}")
@@ -53,7 +53,7 @@ class _Prepared(Dataset[Fed]):
 def feed(
     examples: Sequence[Example],
     image: Callable[[Example], NDArray[np.uint8]],
-    prepare: Callable[[NDArray[np.uint8]], ModelInput],
+    prepare: Callable[[NDArray[np.uint8]], tuple[ModelInput, ...]],
     *,
     workers: int,
     pin: bool,
@@ -72,8 +72,8 @@ def feed(
     for item in loader:
         waited = time.perf_counter() - started
         data = item.data
-        if pin and isinstance(data, ModelInput):
-            data = ModelInput(data.pixels.pin_memory(), data.geometry)
+        if pin and not isinstance(data, ImageError):
+            data = tuple(replace(look, pixels=look.pixels.pin_memory()) for look in data)
         yield Fed(item.example, data, item.load_seconds, waited)
         started = time.perf_counter()
 

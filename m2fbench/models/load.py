@@ -1,17 +1,23 @@
 """Weights into a model, with nothing left at its random initialisation."""
 
 import logging
+import pickle
+import struct
 import time
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from m2fbench.errors import CheckpointError, DeviceError, ImageError
+from m2fbench.errors import CheckpointError, DeviceError, shown
 from m2fbench.models.checkpoint import Checkpoint, refuse_changed
+from m2fbench.models.pickled import ForbiddenTypeError, PickleError
 from m2fbench.models.preprocess import ModelInput
-from m2fbench.models.torch_files import scan_torch
+from m2fbench.models.semantic import View
+from m2fbench.models.torch_files import read_torch
 from m2fbench.types import JsonObject
 
 if TYPE_CHECKING:
@@ -37,32 +43,33 @@ Loader = Callable[[Checkpoint, "Variant", str], LoadedModel]
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """Logits of one image as ``Forward`` gives them; ``seconds()``: of the forward pass, waiting for the device to finish it."""
+    """The model's logits for each look at one image; ``seconds()``: of the forward passes, waiting for the device to finish them."""
 
-    class_logits: torch.Tensor
-    mask_logits: torch.Tensor
+    views: tuple[View, ...]
     seconds: Callable[[], float]
 
 
-def timed_forward(model: LoadedModel, data: ModelInput | ImageError) -> ForwardOutput | None:
-    """The forward pass of one image, started but on CUDA not waited for; None where there is no image."""
-    if isinstance(data, ImageError):
-        return None
+def timed_forward(model: LoadedModel, looks: Sequence[ModelInput]) -> ForwardOutput:
+    """The forward passes of one image, each look by itself, started but on CUDA not waited for."""
     if model.device.type != "cuda":
         started = time.perf_counter()
-        logits = model.forward(data.pixels)
+        views = _views(model, looks)
         elapsed = time.perf_counter() - started
-        return ForwardOutput(*logits, lambda: elapsed)
+        return ForwardOutput(views, lambda: elapsed)
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
-    logits = model.forward(data.pixels)
+    views = _views(model, looks)
     end.record()
 
     def seconds() -> float:
         end.synchronize()
         return float(begin.elapsed_time(end)) / 1000
 
-    return ForwardOutput(*logits, seconds)
+    return ForwardOutput(views, seconds)
+
+
+def _views(model: LoadedModel, looks: Sequence[ModelInput]) -> tuple[View, ...]:
+    return tuple(View(*model.forward(look.pixels), look.geometry, look.flipped) for look in looks)
 
 
 def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel:
@@ -155,36 +162,67 @@ def load_module(checkpoint: Checkpoint, *, dtype: str = "float32", eager: bool =
             ignore_mismatched_sizes=True,  # so that they are reported, and refused below
             **options,
         )
-    except CheckpointError:
-        raise
-    except Exception as error:  # transformers, safetensors and torch raise a dozen kinds for unreadable weights
+    except _unreadable() as error:
         logging.getLogger(__name__).debug("loading failed", exc_info=True)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{checkpoint.reference}: the weights cannot be loaded: {reason}; copy or download them again"
+            f"{checkpoint.reference}: the weights cannot be loaded: {_reason(error)}; copy or download them again"
         ) from error
     refuse_changed(checkpoint)
     _refuse_partial(checkpoint.reference, report)
     return model.eval()
 
 
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What safetensors, torch and transformers raise for files that are damaged or no weights. Anything else (TypeError, AttributeError)
+    is a bug, of ours or of theirs, and keeps its traceback."""
+    from safetensors import SafetensorError
+
+    return (
+        OSError, ValueError, RuntimeError, LookupError, ArithmeticError, EOFError, SafetensorError, PickleError, pickle.UnpicklingError,
+        struct.error, zipfile.BadZipFile, zlib.error,
+    )  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what it says."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
 def _look_at(checkpoint: Checkpoint) -> None:
-    """Find damaged and malicious weight files before transformers opens them. Raises what safetensors and ``scan_torch`` raise."""
+    """Find damaged and malicious weight files before transformers opens them, and such as hold no weights. Raises CheckpointError for the
+    malicious, else what safetensors and ``read_torch`` raise."""
     from safetensors import safe_open
 
     for path in (checkpoint.folder / name for name in checkpoint.weight_files if not name.endswith(".json")):
         if path.suffix == ".safetensors":
             with safe_open(path, "pt"):
                 pass
-        else:
-            scan_torch(path)
+            continue
+        try:
+            state = read_torch(path)
+        except ForbiddenTypeError as error:
+            raise CheckpointError(f"{path}: the weights cannot be loaded: the file {error}; load only files you trust") from error
+        if not isinstance(state, Mapping):
+            raise PickleError(f"{path.name} holds a {type(state).__name__}, expected a state dict")
+        for key, value in state.items():
+            if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+                raise PickleError(f"{path.name} holds a {type(value).__name__} under {shown(key, 60)}, expected tensors by name")
 
 
 def _refuse_oversized(checkpoint: Checkpoint, family: Any) -> None:
     """Compare the model that config.json asks for, made without memory, with what its files can hold: transformers would allocate it."""
-    config = family.config_class.from_pretrained(checkpoint.folder, local_files_only=True)
-    with torch.device("meta"):
-        asked = sum(weight.numel() for weight in family(config).parameters())
+    from huggingface_hub.errors import StrictDataclassError
+
+    kinds = (StrictDataclassError, TypeError, AttributeError, AssertionError, ImportError)  # of values that transformers cannot use
+    refused: tuple[type[Exception], ...] = (*_unreadable(), *kinds)
+    try:
+        config = family.config_class.from_pretrained(checkpoint.folder, local_files_only=True)
+        with torch.device("meta"):
+            asked = sum(weight.numel() for weight in family(config).parameters())
+    except refused as error:
+        raise CheckpointError(
+            f"{checkpoint.reference}: no model can be made of its config.json: {_reason(error)}; use the config.json that belongs to the weights"
+        ) from error
     held = sum((checkpoint.folder / name).stat().st_size for name in checkpoint.weight_files)
     if asked > held:  # a weight takes a byte at the very least
         raise CheckpointError(

@@ -10,16 +10,14 @@ class being "no object"; mask_logits [Q, h, w] at the model's own resolution.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import hotcoco.mask
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from m2fbench.models.preprocess import Geometry
-from m2fbench.types import InstanceSet, Rle
+from m2fbench.types import InstanceSet, PanopticMap, Rle, Segment
 
 # float32 logits at the larger of the two sizes, per block: on a CPU what fits its cache, which is twice as fast as all at once
 BLOCK_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
@@ -96,15 +94,6 @@ def _probability_inside(logits: torch.Tensor) -> torch.Tensor:
     return inside.sum(1)
 
 
-@dataclass(frozen=True)
-class Segment:
-    """One segment of a panoptic prediction: its id in the map, its class, and whether that is a thing."""
-
-    id: int
-    category: int
-    is_thing: bool
-
-
 def panoptic_inference(
     class_logits: torch.Tensor,
     mask_logits: torch.Tensor,
@@ -113,8 +102,8 @@ def panoptic_inference(
     things: Sequence[int],
     object_threshold: float = 0.8,
     overlap_threshold: float = 0.8,
-) -> tuple[NDArray[np.int32], list[Segment]]:
-    """The paper's panoptic map of one image, int32 [height, width] (0 = void, ids count up from 1), and its segments.
+) -> PanopticMap:
+    """The paper's panoptic map of one image; its segment ids count up from 1.
 
     Queries whose best class is an object with a probability over ``object_threshold`` compete: each pixel goes to the largest
     probability x sigmoid. A segment is what a query won where its own sigmoid is at least 0.5; a query that won less than
@@ -150,8 +139,8 @@ def panoptic_inference(
         if category in stuff_ids:
             panoptic[region] = stuff_ids[category]
             continue
-        segments.append(Segment(len(segments) + 1, category, category in thing_set))
+        segments.append(Segment(len(segments) + 1, category))
         panoptic[region] = segments[-1].id
         if category not in thing_set:
             stuff_ids[category] = segments[-1].id
-    return panoptic.cpu().numpy(), segments
+    return PanopticMap(panoptic.cpu().numpy(), tuple(segments))

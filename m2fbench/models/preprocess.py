@@ -5,6 +5,7 @@ Mask2Former's own normalisation and zero-padding (``ImageList.from_tensors`` wit
 transformers processor does instead is described in :mod:`m2fbench.models.protocols`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,10 +35,11 @@ class Geometry:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """A batch of one. pixels: float32 [1, 3, H, W], normalised, (H, W) = ``geometry.padded``."""
+    """A batch of one. pixels: float32 [1, 3, H, W], normalised, (H, W) = ``geometry.padded``. flipped: the image was mirrored."""
 
     pixels: torch.Tensor
     geometry: Geometry
+    flipped: bool = False
 
 
 def resized_size(size: Size, shortest: int, longest: int) -> Size:
@@ -77,9 +79,38 @@ def normalise(image: NDArray[np.uint8], padded: Size) -> torch.Tensor:
 
 def preprocess(image: NDArray[np.uint8], shortest: int, longest: int) -> ModelInput:
     """The paper's test-time input for ``image`` uint8 [H, W, 3], RGB."""
-    original: Size = (image.shape[0], image.shape[1])
-    resized = resized_size(original, shortest, longest)
-    if min(resized) < 1:
-        raise ImageError(f"{original[1]}x{original[0]} pixels are too long and thin for {shortest}/{longest}: a side would vanish")
-    padded = padded_size(resized)
-    return ModelInput(normalise(resize(image, resized), padded), Geometry(original, resized, padded))
+    return _input(_resized(image, shortest, longest), _size(image), flipped=False)
+
+
+def augment(
+    image: NDArray[np.uint8], shortest: int, longest: int, *, min_sizes: Sequence[int], max_size: int, flip: bool
+) -> tuple[ModelInput, ...]:
+    """The looks at ``image`` uint8 [H, W, 3] of the paper's test-time augmentation: each of ``min_sizes`` as it is and, with ``flip``, mirrored.
+
+    As in the original code, these sizes are made of the uint8 image that the test setting ``shortest``/``longest`` has resized already.
+    """
+    first = _resized(image, shortest, longest)
+    looks = []
+    for min_size in min_sizes:
+        again = _resized(first, min_size, max_size)
+        looks.append(_input(again, _size(image), flipped=False))
+        if flip:
+            looks.append(_input(again[:, ::-1], _size(image), flipped=True))
+    return tuple(looks)
+
+
+def _size(image: NDArray[np.uint8]) -> Size:
+    return image.shape[0], image.shape[1]
+
+
+def _resized(image: NDArray[np.uint8], shortest: int, longest: int) -> NDArray[np.uint8]:
+    size = resized_size(_size(image), shortest, longest)
+    if min(size) < 1:
+        height, width = _size(image)
+        raise ImageError(f"{width}x{height} pixels are too long and thin for {shortest}/{longest}: a side would vanish")
+    return resize(image, size)
+
+
+def _input(resized: NDArray[np.uint8], original: Size, *, flipped: bool) -> ModelInput:
+    padded = padded_size(_size(resized))
+    return ModelInput(normalise(resized, padded), Geometry(original, _size(resized), padded), flipped)

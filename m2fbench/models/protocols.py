@@ -1,13 +1,14 @@
 """The protocols: how an image becomes the model's input and the model's output a prediction.
 
 ``paper`` is the original code's. ``transformers`` and ``transformers-best`` are what a user gets from the shipped Hugging Face
-processor: with every default (detections under 0.5 dropped, a flat map in which later queries overwrite earlier ones), and with
-the best of its own options (threshold 0, binary maps). They are here to show what the plain path costs.
+processor: with every default (detections under 0.5 dropped, a flat map in which later queries overwrite earlier ones, no stuff merged),
+and with the best of its own options (threshold 0 and binary maps for instances, stuff of one class merged for panoptic maps). They are here to
+show what the plain path costs.
 """
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,81 +19,151 @@ from numpy.typing import NDArray
 
 from m2fbench.errors import CheckpointError
 from m2fbench.models.classes import ClassMap
-from m2fbench.models.postprocess import encode_masks, instance_inference
-from m2fbench.models.preprocess import Geometry, ModelInput, preprocess
+from m2fbench.models.postprocess import encode_masks, instance_inference, panoptic_inference
+from m2fbench.models.preprocess import Geometry, ModelInput, augment, preprocess
+from m2fbench.models.semantic import View, semantic_inference
 from m2fbench.suite import ProtocolSection
-from m2fbench.types import InstanceSet, JsonObject, Size
+from m2fbench.types import Head, InstanceSet, JsonObject, LabelMap, PanopticMap, Segment, Size
 
-PROTOCOL_VERSION = 1  # part of every prediction's identity: raise it with any change that can move a number
+PROTOCOL_VERSION = 2  # part of every prediction's identity: raise it with any change that can move a number
+
+
+@dataclass(frozen=True)
+class Inference:
+    """The predictions of one image under the checkpoint's own class indices; None for a head that was not asked for."""
+
+    instances: InstanceSet | None = None
+    panoptic: PanopticMap | None = None
+    semantic: LabelMap | None = None
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """prepare: uint8 [H, W, 3] -> the model's input, in worker processes. instances: logits and sizes -> prediction, under the
-    checkpoint's own class indices. description: all that changes its outcome."""
+    """prepare: uint8 [H, W, 3] -> the model's input, one for each look, in worker processes. infer: the logits of the looks -> predictions,
+    all heads from the same forward pass. description: all that changes its outcome."""
 
-    prepare: Callable[[NDArray[np.uint8]], ModelInput]
-    instances: Callable[[torch.Tensor, torch.Tensor, Geometry], InstanceSet]
+    prepare: Callable[[NDArray[np.uint8]], tuple[ModelInput, ...]]
+    infer: Callable[[Sequence[View]], Inference]
     description: JsonObject
 
 
-def build_protocol(section: ProtocolSection, folder: Path | None, classes: ClassMap) -> Protocol:
+@dataclass(frozen=True)
+class ModelClasses:
+    """Of the checkpoint's class indices: those that are things, ascending; and whether the model has others, whose detections do not count.
+
+    kept: the classes that the dataset has.
+    """
+
+    kept: tuple[int, ...]
+    things: tuple[int, ...]
+    panoptic: bool
+
+
+def model_classes(classes: ClassMap, is_thing: Sequence[bool]) -> ModelClasses:
+    """is_thing: of each category of the dataset."""
+    things = tuple(index for index in classes.kept if is_thing[classes.to_dataset[index]])
+    return ModelClasses(classes.kept, things, classes.panoptic or len(things) < len(classes.to_dataset))
+
+
+def build_protocol(section: ProtocolSection, folder: Path | None, classes: ModelClasses, heads: Collection[Head]) -> Protocol:
     """``folder``: of a checkpoint in transformers' layout, whose processor the transformers protocols use; None for a single file."""
     if section.name == "paper":
-        return _paper(section, classes)
+        return _paper(section, classes, heads)
     if folder is None:
         raise CheckpointError(
             f"protocol {section.name}: a checkpoint of a single file has no processor; make it a folder with 'm2fbench convert', and run that"
         )
-    return _huggingface(section, folder, classes, best=section.name == "transformers-best")
+    return _huggingface(section, folder, classes, heads, best=section.name == "transformers-best")
 
 
-def _paper(section: ProtocolSection, classes: ClassMap) -> Protocol:
-    things = classes.kept if classes.panoptic else None
+def _paper(section: ProtocolSection, classes: ModelClasses, heads: Collection[Head]) -> Protocol:
+    things = classes.things if classes.panoptic else None
 
-    def instances(class_logits: torch.Tensor, mask_logits: torch.Tensor, geometry: Geometry) -> InstanceSet:
-        return instance_inference(class_logits, mask_logits, geometry, things=things, detections=section.detections)
+    def infer(views: Sequence[View]) -> Inference:
+        view = views[0]
+        logits = view.class_logits, view.mask_logits, view.geometry
+        return Inference(
+            instances=instance_inference(*logits, things=things, detections=section.detections) if "instance" in heads else None,
+            panoptic=panoptic_inference(
+                *logits, things=classes.things, object_threshold=section.object_threshold, overlap_threshold=section.overlap_threshold,
+            ) if "panoptic" in heads else None,
+            semantic=semantic_inference(views, resize=section.semantic_resize) if "semantic" in heads else None,
+        )  # fmt: skip
 
-    description = section.model_dump() | {"version": PROTOCOL_VERSION}
-    return Protocol(_PaperInput(section.min_size, section.max_size), instances, description)
+    used = {"name", "min_size", "max_size"} | {key for head in heads for key in _KEYS[head]}
+    description = section.model_dump(include=used) | {"version": PROTOCOL_VERSION}
+    return Protocol(_PaperInput(section), infer, description)
+
+
+# the keys of the protocol section that change the predictions of each head
+_KEYS: dict[Head, tuple[str, ...]] = {
+    "instance": ("detections",),
+    "panoptic": ("object_threshold", "overlap_threshold"),
+    "semantic": ("semantic_resize", "tta"),
+}
 
 
 @dataclass(frozen=True)
 class _PaperInput:
-    min_size: int
-    max_size: int
+    section: ProtocolSection
 
-    def __call__(self, image: NDArray[np.uint8]) -> ModelInput:
-        return preprocess(image, self.min_size, self.max_size)
+    def __call__(self, image: NDArray[np.uint8]) -> tuple[ModelInput, ...]:
+        edges = self.section.min_size, self.section.max_size
+        if self.section.tta is None:
+            return (preprocess(image, *edges),)
+        return augment(image, *edges, **dict(self.section.tta))
 
 
-def _huggingface(section: ProtocolSection, folder: Path, classes: ClassMap, *, best: bool) -> Protocol:
+def _huggingface(section: ProtocolSection, folder: Path, classes: ModelClasses, heads: Collection[Head], *, best: bool) -> Protocol:
+    if section.tta is not None:
+        raise CheckpointError(f"protocol {section.name}: has no test-time augmentation; use the protocol 'paper' with 'tta: paper'")
+    processor, settings = _processor(section, folder, heads)
+    stuff = set(classes.kept) - set(classes.things)
+    options: dict[Head, dict[str, Any]] = {
+        "instance": {"threshold": 0.0, "return_binary_maps": True} if best else {},
+        "panoptic": {"label_ids_to_fuse": stuff} if best else {"label_ids_to_fuse": set()},
+        "semantic": {},
+    }
+    takes = inspect.signature(processor.post_process_instance_segmentation).parameters
+    if "instance" in heads and not set(options["instance"]) <= set(takes):
+        raise CheckpointError(
+            f"{folder}: its processor has no {' or '.join(options['instance'])}, which {section.name} needs; use 'transformers'"
+        )
+
+    def infer(views: Sequence[View]) -> Inference:
+        (view,) = views
+        output, size = _Output(view.class_logits[None], view.mask_logits[None]), view.geometry.original
+
+        def call(head: Head) -> Any:
+            (found,) = getattr(processor, f"post_process_{head}_segmentation")(output, target_sizes=[size], **options[head])
+            return found
+
+        return Inference(
+            instances=_instances(call("instance"), classes, size, binary=best) if "instance" in heads else None,
+            panoptic=_panoptic(call("panoptic")) if "panoptic" in heads else None,
+            semantic=call("semantic").cpu().numpy().astype(np.uint16) if "semantic" in heads else None,
+        )
+
+    description = {
+        "name": section.name, "version": PROTOCOL_VERSION, "processor": type(processor).__name__, "settings": settings,
+        "options": {head: {k: sorted(v) if isinstance(v, set) else v for k, v in options[head].items()} for head in sorted(heads)},
+    }  # fmt: skip
+    return Protocol(_ProcessorInput(processor), infer, description)
+
+
+def _processor(section: ProtocolSection, folder: Path, heads: Collection[Head]) -> tuple[Any, JsonObject]:
     from transformers import AutoImageProcessor
 
     try:
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        processor.post_process_instance_segmentation  # noqa: B018  (other models' processors have none)
-        settings = json.loads(processor.to_json_string())
+        for head in heads:
+            getattr(processor, f"post_process_{head}_segmentation")  # other models' processors have none
+        return processor, json.loads(processor.to_json_string())
     except Exception as error:  # transformers raises whatever a damaged file leads it to
         raise CheckpointError(
             f"{folder}: protocol {section.name} needs the checkpoint's preprocessor_config.json, which is not there or not a Mask2Former's; "
             f"use the protocol 'paper', or add the file"
         ) from error
-    options: dict[str, Any] = {"threshold": 0.0, "return_binary_maps": True} if best else {}
-    if not set(options) <= set(inspect.signature(processor.post_process_instance_segmentation).parameters):
-        raise CheckpointError(
-            f"{folder}: its processor has no {' or '.join(options)}, which {section.name} needs; use 'transformers'"
-        )
-    kept = set(classes.kept)
-
-    def instances(class_logits: torch.Tensor, mask_logits: torch.Tensor, geometry: Geometry) -> InstanceSet:
-        output = _Output(class_logits[None], mask_logits[None])
-        (found,) = processor.post_process_instance_segmentation(output, target_sizes=[geometry.original], **options)
-        segments = [(number, s) for number, s in enumerate(found["segments_info"]) if s["label_id"] in kept]
-        return _from_segments(found["segmentation"], segments, geometry.original, binary=best)
-
-    description = {"name": section.name, "version": PROTOCOL_VERSION, "processor": type(processor).__name__, "settings": settings}
-    return Protocol(_ProcessorInput(processor), instances, description)
 
 
 @dataclass(frozen=True)
@@ -107,16 +178,17 @@ class _Output:
 class _ProcessorInput:
     processor: Any
 
-    def __call__(self, image: NDArray[np.uint8]) -> ModelInput:
+    def __call__(self, image: NDArray[np.uint8]) -> tuple[ModelInput, ...]:
         pixels = self.processor(images=image, return_tensors="pt")["pixel_values"]
         shape: Size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
-        return ModelInput(pixels, Geometry((image.shape[0], image.shape[1]), shape, shape))
+        return (ModelInput(pixels, Geometry((image.shape[0], image.shape[1]), shape, shape)),)
 
 
-def _from_segments(
-    segmentation: torch.Tensor, segments: Sequence[tuple[int, JsonObject]], size: Size, *, binary: bool
-) -> InstanceSet:
+def _instances(found: JsonObject, classes: ModelClasses, size: Size, *, binary: bool) -> InstanceSet:
     """Masks from a flat map of segment ids (float [H, W], -1 = none) or from a stack of binary maps [N, H, W]."""
+    kept = set(classes.things if classes.panoptic else classes.kept)
+    segmentation: torch.Tensor = found["segmentation"]
+    segments = [(number, s) for number, s in enumerate(found["segments_info"]) if s["label_id"] in kept]
     if segments:
         masks = torch.stack([segmentation[n] > 0.5 if binary else segmentation == s["id"] for n, s in segments])
         rles = encode_masks(masks)
@@ -128,3 +200,11 @@ def _from_segments(
         np.array([s["score"] for _, s in segments], np.float64),
         np.zeros(len(segments), bool),
     )
+
+
+def _panoptic(found: JsonObject) -> PanopticMap:
+    """Its map has 0 or -1 where there is nothing. Ids that the processor gives twice are merged by the last, as panopticapi reads them."""
+    ids: NDArray[np.int32] = found["segmentation"].cpu().numpy().astype(np.int32).clip(min=0)
+    labels = {int(s["id"]): int(s["label_id"]) for s in found["segments_info"]}
+    there = set(np.unique(ids).tolist()) - {0}
+    return PanopticMap(ids, tuple(Segment(number, label) for number, label in labels.items() if number in there))

@@ -9,9 +9,9 @@ from m2fbench.errors import CheckpointError, ClassesError
 from m2fbench.labels import label_set, label_sets
 from m2fbench.models.checkpoint import Checkpoint
 from m2fbench.models.classes import match_classes
-from m2fbench.models.zoo import zoo_entries
-from m2fbench.suite import ProtocolSection
-from m2fbench.types import JsonObject
+from m2fbench.models.zoo import ZooEntry, zoo_entries
+from m2fbench.suite import ProtocolSection, Row, Suite
+from m2fbench.types import Head, JsonObject
 
 TASKS = ("instance", "panoptic", "semantic")
 
@@ -41,10 +41,7 @@ def paper_size(checkpoint: Checkpoint, task: str | None) -> tuple[tuple[int, int
             f"{checkpoint.test_size[1]}; leave --task {task} out, or say at what size it is tested with --size"
         )
     known, wanted = published_labels(checkpoint.labels), task or checkpoint.task
-    entries = [
-        e for e in zoo_entries().values() if e.labels == known and wanted in (None, e.task) and _same_backbone(e.name, checkpoint)
-    ]
-    sizes = {(entry.min_size, entry.max_size): entry for entry in entries}
+    sizes = published_sizes(checkpoint, wanted)
     if len(sizes) == 1:
         ((size, entry),) = sizes.items()
         return size, f"the published settings of {entry.name.rsplit('/', 1)[0]}"
@@ -63,12 +60,61 @@ def paper_size(checkpoint: Checkpoint, task: str | None) -> tuple[tuple[int, int
     raise CheckpointError(f"{checkpoint.reference}: {label_set(known or '').title} is tested in more than one way; say {choices}")
 
 
-def size_note(checkpoint: Checkpoint, protocol: ProtocolSection) -> tuple[str, ...]:
-    """A warning where a suite tests at another size than the checkpoint's own config or row in the zoo says."""
-    size = checkpoint.test_size
-    if size is None or protocol.name != "paper" or size == (protocol.min_size, protocol.max_size):
+def published_sizes(checkpoint: Checkpoint, task: str | None) -> dict[tuple[int, int], ZooEntry]:
+    """The sizes at which checkpoints of these classes, this task (None: any) and a like backbone are tested, with one that is."""
+    known = published_labels(checkpoint.labels)
+    entries = [
+        e for e in zoo_entries().values() if e.labels == known and task in (None, e.task) and _same_backbone(e.name, checkpoint)
+    ]
+    return {(entry.min_size, entry.max_size): entry for entry in entries}
+
+
+def like_row(checkpoint: Checkpoint, suite: Suite) -> Row | None:
+    """The row of a suite that has settings of its own and is tested as checkpoints of these classes, task and backbone are; for one
+    that is put in the rows' place. None where the suite's own settings are theirs, or nothing is published."""
+    sizes = published_sizes(checkpoint, suite.task)
+    if len(sizes) != 1 or checkpoint.config.get("model_type") != "mask2former":
+        return None
+    for row in suite.checkpoints:
+        protocol = suite.protocol_of(row)
+        if row.protocol is not None and (protocol.min_size, protocol.max_size) in sizes:
+            return row
+    return None
+
+
+def size_note(checkpoint: Checkpoint, protocol: ProtocolSection, task: Head) -> tuple[str, ...]:
+    """A warning where a run of a suite of ``task`` tests at another size than the checkpoint's own config or row in the zoo says; where it
+    has neither, than the published settings of its classes, task and backbone. protocol: the run's own."""
+    if protocol.name != "paper":
         return ()
-    return (f"tested at {protocol.min_size}/{protocol.max_size}, where {checkpoint.test_size_origin} says {size[0]}/{size[1]}",)
+    size, said = _said_size(checkpoint, task)
+    if size in (None, (protocol.min_size, protocol.max_size)):
+        return ()
+    return (f"tested at {protocol.min_size}/{protocol.max_size}, where {said}",)
+
+
+def _said_size(checkpoint: Checkpoint, task: Head) -> tuple[tuple[int, int] | None, str]:
+    if size := checkpoint.test_size:
+        return size, f"{checkpoint.test_size_origin} says {size[0]}/{size[1]}"
+    if checkpoint.config.get("model_type") != "mask2former":  # its sisters' settings are their own
+        return None, ""
+    for wanted in (checkpoint.task or task, "panoptic"):  # a panoptic checkpoint on its things is tested as a panoptic one
+        with contextlib.suppress(CheckpointError):
+            size, said = paper_size(checkpoint, wanted)
+            return size, f"{said} are {size[0]}/{size[1]}"
+    return None, ""
+
+
+def task_note(checkpoint: Checkpoint, task: Head) -> tuple[str, ...]:
+    """A warning where a suite asks of a checkpoint what its own config or row in the zoo says it was not trained for."""
+    if checkpoint.task is None or gives(checkpoint.task, task):
+        return ()
+    return (f"trained for {checkpoint.task} segmentation, scored on {task} segmentation",)
+
+
+def gives(trained: str, task: Head) -> bool:
+    """Whether a model trained for one task gives another's predictions: a panoptic one gives all."""
+    return trained in (task, "panoptic")
 
 
 def processor_size(checkpoint: Checkpoint) -> JsonObject | None:

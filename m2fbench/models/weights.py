@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from m2fbench.download import cache_folder
 from m2fbench.errors import CheckpointError, shown
-from m2fbench.models.download import cache_folder
 from m2fbench.models.pickled import ForbiddenTypeError, PickledArray, PickleError, read_pickle
 from m2fbench.models.torch_files import ZIP_MAGIC, is_legacy, read_torch
 

@@ -22,18 +22,24 @@ from rich.table import Table
 from rich.text import Text
 
 from m2fbench.inspection import Inspection
+from m2fbench.planning import Event
 from m2fbench.results import RunResult
-from m2fbench.runner import Event
 
-HEADLINE = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+HEADLINE = (
+    "PQ", "PQ_th", "PQ_st", "SQ", "RQ", "AP_th_pan", "AP50_th_pan", "mIoU_pan",
+    "AP", "AP50", "AP75", "APs", "APm", "APl", "boundary_AP",
+    "mIoU", "pixel_accuracy", "mean_accuracy", "frequency_weighted_IoU", "challenge_score", "IoU_category", "iIoU_class", "iIoU_category",
+)  # fmt: skip
+ADE20K_ONLY = ("frequency_weighted_IoU", "challenge_score")
 LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
 class DownloadDisplay:
     """How far a download has come: a bar on a terminal, lines elsewhere. Called with (bytes so far, bytes in all or None)."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, label: str = "downloading") -> None:
         self._console = console
+        self._label = label
         self._progress: Progress | None = None
         self._last_line = -math.inf
 
@@ -41,10 +47,10 @@ class DownloadDisplay:
         if not self._console.is_terminal:
             if time.monotonic() - self._last_line >= LINE_EVERY or done == total:
                 self._last_line = time.monotonic()
-                self._console.print(Text(f"downloading: {done / 2**20:.1f} of {f'{total / 2**20:.1f}' if total else '?'} MB"))
+                self._console.print(Text(f"{self._label}: {done / 2**20:.1f} of {f'{total / 2**20:.1f}' if total else '?'} MB"))
             return
         if self._progress is None:
-            columns = TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+            columns = TextColumn(self._label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
             self._progress = Progress(*columns, console=self._console)
             self._progress.start()
             self._progress.add_task("")
@@ -144,7 +150,9 @@ class RunDisplay:
 
 def results_table(results: Sequence[RunResult]) -> Table:
     """Measured beside published values with the difference, one block of lines a run; further variants against the first."""
-    figures = [name for name in HEADLINE if any(not math.isnan(r.value(name)) or _published(r, name) is not None for r in results)]
+    of_ade20k = any((r.dataset or {}).get("name") == "ade20k" for r in results)
+    names = [name for name in HEADLINE if of_ade20k or name not in ADE20K_ONLY]
+    figures = [name for name in names if any(not math.isnan(r.value(name)) or _published(r, name) is not None for r in results)]
     title = results[0].suite["title"] if results else ""
     table = Table("checkpoint", "variant", "", title=title, title_justify="left")
     for name in figures:
@@ -159,33 +167,55 @@ def results_table(results: Sequence[RunResult]) -> Table:
 
 def _add_run(table: Table, result: RunResult, reference: RunResult | None, figures: Sequence[str]) -> None:
     """The lines of one run; ``reference``: the same row under the suite's first variant, None for that one itself."""
-    state = "measured" if result.status != "unavailable" else "not measured"
+    state = "measured" if result.status in ("complete", "partial") else "not measured"
     table.add_row(result.row, result.variant["name"], state, *(_cell(result.value(name)) for name in figures))
     if reference is not None:
         gaps = (result.value(name) - reference.value(name) for name in figures)
         table.add_row("", "", f"against {reference.variant['name']}", *(_signed(gap) for gap in gaps))
-    elif result.published:
+    compared = reference is None or result.published != reference.published  # else the first variant's line says it
+    if result.published and compared and result.status != "predicted":
         table.add_row("", "", "published", *(_cell(_published(result, name)) for name in figures), style="dim")
-    if reference is None and any(c.comparable for c in result.comparisons):
+    if compared and any(c.comparable for c in result.comparisons):
         table.add_row("", "", "difference", *(_difference(result, name) for name in figures))
     if result.status == "partial":
         table.add_row("", "", Text(f"partial, not comparable ({result.reason})", style="yellow"))
-    elif result.status == "unavailable":
+    elif result.status in ("unavailable", "predicted"):
         table.add_row("", "", Text(str(result.reason), style="yellow"))
-    elif result.published and result.reason and reference is None:
+    elif result.published and result.reason and compared:
         table.add_row("", "", Text(f"not comparable ({result.reason})", style="yellow"))
 
 
-def class_table(result: RunResult) -> Table:
-    """Every class's figures; a class without truth shows a dash."""
-    categories = list(dict.fromkeys(m.category for m in result.measurements if m.category is not None))
-    names = list(dict.fromkeys(m.name for m in result.measurements if m.category is not None))
-    table = Table("class", title=f"{result.row} · {result.variant['name']}, by class", title_justify="left")
+def class_tables(result: RunResult) -> Iterator[Table]:
+    """Every class's figures, a table a metric; a class without truth says so, and shows a dash where that leaves nothing to measure."""
+    by_class = [m for m in result.measurements if m.category is not None and m.subset != "category"]
+    for names in _families(list(dict.fromkeys(m.name for m in by_class))):
+        values = {(m.category, m.name): m.value for m in by_class}
+        categories = dict.fromkeys(m.category for m in by_class if m.name == names[0])
+        table = Table("class", title=f"{result.row} · {result.variant['name']}, by class", title_justify="left")
+        for name in names:
+            table.add_column(name, justify="right", no_wrap=True)
+        for category in categories:
+            cells = (_class_cell(name, values.get((category, name), math.nan)) for name in names)
+            table.add_row(category, *cells)
+        yield table
+
+
+def _families(names: Sequence[str]) -> Iterator[list[str]]:
+    """The figures of one metric together: each metric's list ends with how much truth a class has."""
+    family: list[str] = []
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for category in categories:
-        table.add_row(category, *(_cell(result.value(name, category=category)) for name in names))
-    return table
+        family.append(name)
+        if name.startswith("truth_"):
+            yield family
+            family = []
+    if family:
+        yield family
+
+
+def _class_cell(name: str, value: float) -> str:
+    if name.startswith("truth_"):
+        return "no truth" if value == 0 else _cell(value, digits=0)
+    return _cell(value, digits=0 if name in ("TP", "FP", "FN") else 2)
 
 
 def inspection_table(found: Inspection) -> Table:
@@ -200,8 +230,8 @@ def _published(result: RunResult, name: str) -> float | None:
     return next((p.value for p in result.published if p.metric == name), None)
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.2f}"
+def _cell(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _signed(value: float) -> str:

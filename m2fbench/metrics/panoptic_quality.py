@@ -1,0 +1,232 @@
+"""Panoptic quality of Kirillov et al. (arXiv 1801.00868), as the COCO panoptic API computes it.
+
+Convention: panopticapi's ``evaluation.py``. A predicted and a true segment of one class match where their intersection over
+union is above 0.5, the prediction's pixels on void (0) not counting in the union. Crowd regions match nothing and are missed by
+nobody; an unmatched prediction of which more than half lies on void and on its class's crowd region (the last one listed, where
+there are several) is no false positive. PQ = sum of IoU / (TP + FP/2 + FN/2) for each class, and the mean over the classes that
+have any of the three: a class that is only predicted counts with 0.
+
+A true segment's area in the union is the annotation's where the truth gives one (``Segment.area``), a predicted one's its pixels.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2fbench.errors import PredictionsError
+from m2fbench.files import map_over
+from m2fbench.formats.panoptic import listing_problem, read_ids, run_starts, segment_index
+from m2fbench.formats.panoptic_predictions import PanopticEntry, read_predictions
+from m2fbench.metrics.panoptic_files import counts_of_files
+from m2fbench.metrics.panoptic_official import official_figures
+from m2fbench.suite import metrics
+from m2fbench.types import (
+    Dataset,
+    Example,
+    Head,
+    ImageId,
+    Measurement,
+    PanopticMap,
+    Predictions,
+    ScoringRules,
+    Segment,
+    Verification,
+)  # fmt: skip
+
+_PARTS = ("PQ", "SQ", "RQ")
+_GROUPS = ("", "_th", "_st")
+_COUNTS = ("TP", "FP", "FN", "truth_segments")
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PanopticCounts:
+    """By class, all of length C: matched pairs, predictions without truth, truth without prediction (int64); sum of the pairs'
+    IoU (float64); true segments that are no crowd (int64). Counts of several images are their sum."""
+
+    tp: Ints
+    fp: Ints
+    fn: Ints
+    iou: Floats
+    truth: Ints
+
+    @classmethod
+    def none(cls, classes: int) -> "PanopticCounts":
+        zeros = np.zeros(classes, np.int64)
+        return cls(zeros, zeros, zeros, np.zeros(classes), zeros)
+
+    def __add__(self, other: "PanopticCounts") -> "PanopticCounts":
+        return PanopticCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+def overlaps(truth: PanopticMap, prediction: PanopticMap) -> Ints:
+    """Pixels that each true segment shares with each predicted one, int64 [T + 2, P + 2]. Row and column 0 are void, the last
+    ones are ids that belong to no segment."""
+    true, predicted = truth.ids.ravel(), prediction.ids.ravel()
+    starts = run_starts(true, predicted)
+    rows = segment_index(true[starts], truth.segments)
+    columns = segment_index(predicted[starts], prediction.segments)
+    shape = len(truth.segments) + 2, len(prediction.segments) + 2
+    pixels = np.bincount(rows * shape[1] + columns, np.diff(starts, append=true.size), shape[0] * shape[1])
+    return pixels.astype(np.int64).reshape(shape)  # sums of whole numbers below 2^53: exact
+
+
+def panoptic_counts(truth: PanopticMap, prediction: PanopticMap, classes: int) -> PanopticCounts:
+    """One image's counts; both maps of one size. classes: number of categories."""
+    return counts_of_overlaps(overlaps(truth, prediction), truth.segments, prediction.segments, classes)
+
+
+def counts_of_overlaps(table: Ints, truth: Sequence[Segment], prediction: Sequence[Segment], classes: int) -> PanopticCounts:
+    """One image's counts from ``overlaps``."""
+    shared = table[1:-1, 1:-1]
+    pixels, area, on_void = table[1:-1].sum(1), table[:, 1:-1].sum(0), table[0, 1:-1]
+    true_area = np.array([n if s.area is None else s.area for n, s in zip(pixels.tolist(), truth, strict=True)], np.int64)
+    true_class = np.array([s.category for s in truth], np.int64)
+    found_class = np.array([s.category for s in prediction], np.int64)
+    crowd = np.array([s.is_crowd for s in truth], bool)
+
+    comparable = (shared > 0) & (true_class[:, None] == found_class) & ~crowd[:, None]
+    rows, columns = np.nonzero(comparable)
+    both = shared[rows, columns]
+    iou = both / (true_area[rows] + area[columns] - both - on_void[columns])
+    matches = iou > 0.5
+    rows, columns, iou = rows[matches], columns[matches], iou[matches]
+
+    missed = ~crowd
+    missed[rows] = False
+    excused = on_void.copy()
+    crowd_of = {int(true_class[row]): row for row in np.flatnonzero(crowd)}
+    for category, row in crowd_of.items():
+        excused += np.where(found_class == category, shared[row], 0)
+    false = 2 * excused <= area
+    false[columns] = False
+
+    count = functools.partial(np.bincount, minlength=classes)
+    matched = true_class[rows]
+    iou_sum = np.bincount(matched, iou, classes).astype(np.float64)
+    return PanopticCounts(count(matched), count(found_class[false]), count(true_class[missed]), iou_sum, count(true_class[~crowd]))
+
+
+def summarise(counts: PanopticCounts, things: NDArray[np.bool_]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Figures over classes (PQ, SQ_th, ...), and PQ, SQ, RQ by class [C], in percent; NaN where there is nothing to measure.
+
+    things: bool [C].
+    """
+    weight = counts.tp + 0.5 * counts.fp + 0.5 * counts.fn
+    there = weight > 0
+    whole = np.where(there, weight, np.nan)
+    values = {
+        "PQ": 100 * counts.iou / whole,
+        "SQ": 100 * counts.iou / np.where(there, np.maximum(counts.tp, 1), np.nan),  # 0 where nothing matched
+        "RQ": 100 * counts.tp / whole,
+    }
+    groups = (there, there & things, there & ~things)
+    overall = {
+        part + suffix: float(values[part][group].mean()) if group.any() else math.nan
+        for suffix, group in zip(_GROUPS, groups, strict=True)
+        for part in _PARTS
+    }
+    return overall, {part: each.tolist() for part, each in values.items()}
+
+
+class PanopticQuality:
+    """PQ, SQ and RQ over all classes, things and stuff, and for each class; with the counts behind them."""
+
+    name = "panoptic_quality"
+    head: Head = "panoptic"
+    only_for: str | None = None
+    version = 1
+    names = tuple(part + suffix for suffix in _GROUPS for part in _PARTS)
+
+    def score(
+        self, dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId], rules: ScoringRules
+    ) -> tuple[Measurement, ...]:
+        """Raises PredictionsError naming the file where a PNG and the JSON do not fit each other or the image."""
+        counts = _counts(dataset, predictions, image_ids)
+        overall, by_class = summarise(counts, np.array([c.is_thing for c in dataset.categories], bool))
+        named = zip(_COUNTS, (counts.tp, counts.fp, counts.fn, counts.truth), strict=True)
+        return tuple(_measurements(dataset, overall, by_class, {name: values.astype(float).tolist() for name, values in named}))
+
+    def verify(
+        self,
+        dataset: Dataset,
+        predictions: Predictions,
+        image_ids: Sequence[ImageId],
+        rules: ScoringRules,
+        measurements: Sequence[Measurement],
+    ) -> Verification:
+        """All figures by panopticapi where it is installed, else by cityscapesScripts' evaluator of the same definition."""
+        entries = _entries(dataset, predictions, image_ids)
+        evaluator, figures = official_figures(dataset, _examples(dataset, image_ids), entries)
+        official = _measurements(dataset, *figures)
+        return Verification(evaluator, max(difference(m.value, o.value) for m, o in zip(measurements, official, strict=True)))
+
+
+metrics.register(PanopticQuality.name)(PanopticQuality())
+
+
+def image_counts(dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId]) -> Iterator[PanopticCounts]:
+    """The counts of each image, in the order of ``image_ids``."""
+    entries = _entries(dataset, predictions, image_ids)
+    classes = len(dataset.categories)
+
+    def count(example: Example) -> PanopticCounts:
+        path, segments = entries[example.image_id]
+        truth = dataset.panoptic_truth(example)
+        found = PanopticMap(read_ids(path, example.size), segments)
+        table = overlaps(truth, found)
+        if table[:, -1].any() or not table[:, 1:-1].any(0).all():
+            raise PredictionsError(f"{path}: {listing_problem(found.ids, segments)}; write both again, from one map")
+        return counts_of_overlaps(table, truth.segments, segments, classes)
+
+    yield from map_over(count, _examples(dataset, image_ids))
+
+
+def _counts(dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId]) -> PanopticCounts:
+    """Over all the images, in the quickest way that there is."""
+    entries = _entries(dataset, predictions, image_ids)
+    if found := counts_of_files(dataset, _examples(dataset, image_ids), entries):
+        (tp, fp, fn, truth), iou = found
+        return PanopticCounts(tp, fp, fn, iou, truth)
+    return sum(image_counts(dataset, predictions, image_ids), PanopticCounts.none(len(dataset.categories)))
+
+
+def _measurements(
+    dataset: Dataset,
+    overall: Mapping[str, float],
+    by_class: Mapping[str, Sequence[float]],
+    counts: Mapping[str, Sequence[float]],
+) -> Iterator[Measurement]:
+    for name in PanopticQuality.names:
+        yield Measurement(name, overall[name])
+    for name in _PARTS:
+        for value, category in zip(by_class[name], dataset.categories, strict=True):
+            yield Measurement(name, value, category=category.name)
+    for name in _COUNTS:
+        for value, category in zip(counts[name], dataset.categories, strict=True):
+            yield Measurement(name, value, "count", name in ("TP", "truth_segments"), category.name)
+
+
+def difference(ours: float, theirs: float) -> float:
+    if math.isnan(ours) or math.isnan(theirs):
+        return 0.0 if math.isnan(ours) and math.isnan(theirs) else math.inf
+    return abs(ours - theirs)
+
+
+def _entries(dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId]) -> dict[ImageId, PanopticEntry]:
+    assert predictions.panoptic is not None
+    sizes = {example.image_id: example.size for example in dataset.examples()}
+    return read_predictions(
+        predictions.panoptic, predictions.panoptic_folder, sizes, dataset.category_ids, required=image_ids
+    )  # fmt: skip
+
+
+def _examples(dataset: Dataset, image_ids: Sequence[ImageId]) -> list[Example]:
+    examples = {example.image_id: example for example in dataset.examples()}
+    return [examples[image_id] for image_id in image_ids]
