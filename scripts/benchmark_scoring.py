@@ -37,6 +37,7 @@ import hotcoco.semantic
 import numpy as np
 from PIL import Image, ImageDraw
 
+import m2fbench
 from m2fbench import files
 from m2fbench.datasets.cityscapes import Cityscapes, CityscapesOptions
 from m2fbench.datasets.coco_panoptic import CocoPanoptic, CocoPanopticOptions
@@ -54,6 +55,17 @@ STUFF = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23)
 THINGS = (24, 25, 26, 27, 28, 31, 32, 33)
 OFTEN = (0.25, 0.05, 0.45, 0.03, 0.03, 0.02, 0.04, 0.13)  # of the things
 Shape = tuple[int, int | None, np.ndarray]  # label id, instance number, corners [N, 2]
+
+
+SUITE = """
+suite: scoring
+title: scoring
+task: semantic
+dataset: {name: cityscapes}
+protocol: {min_size: 1, max_size: 1, mean_iou: union}
+metrics: [cityscapes_iou]
+checkpoints: [{name: x, unavailable: only scored}]
+"""
 
 
 def cpu() -> float:
@@ -193,9 +205,15 @@ def semantic(folder: Path, dataset: Any, rounds: int) -> None:
     workers(1)
 
     def first(metric: Any, figures: int, found: dict[Any, Path] = maps) -> list[float]:
-        dataset._decoded.clear()  # as after opening: truth is decoded, too
-        dataset._kept = 0
-        return ours(metric, figures, found)
+        opened = Cityscapes(CityscapesOptions(), folder, "semantic")
+        return [m.value for m in metric.score(opened, Predictions(semantic=found), ids, ScoringRules("union"))[:figures]]
+
+    suite = folder / "suite.yaml"
+    suite.write_text(SUITE)
+
+    def whole() -> list[float]:
+        result = m2fbench.score(suite, folder / "semantic", data=folder)
+        return [result.value(name) for name in cityscapes_iou.CityscapesIoU.names]
 
     title = "Semantic, 2048x1024, IoU and iIoU: the script as it runs by default, 1 worker"
     compare(f"{title}, predictions as a run keeps them", rounds, len(ids), "m2fbench cityscapes_iou", {
@@ -207,10 +225,12 @@ def semantic(folder: Path, dataset: Any, rounds: int) -> None:
         "official script": lambda: means(official(True)),
         "m2fbench cityscapes_iou": lambda: ours(cityscapes_iou.CityscapesIoU(), 4),
         "the same, truth not decoded yet": lambda: first(cityscapes_iou.CityscapesIoU(), 4),
+        "m2fbench score: opening, checking truth and predictions, scoring": whole,
     })  # fmt: skip
     compare("Semantic, 2048x1024, IoU alone, 1 worker", rounds, len(ids), "m2fbench semantic_iou", {
         "official script without instance scores": lambda: means(official(False))[:1],
         "m2fbench semantic_iou": lambda: ours(semantic_iou.SemanticIoU(), 1),
+        "the same, truth not decoded yet": lambda: first(semantic_iou.SemanticIoU(), 1),
     })  # fmt: skip
     compare("For information: hotcoco counting the same files, all 34 labels", rounds, len(ids), "m2fbench semantic_iou", {
         "hotcoco SemanticEval": hot, "m2fbench semantic_iou": lambda: ours(semantic_iou.SemanticIoU(), 1),
