@@ -14,6 +14,8 @@ from m2fbench.datasets.shapes import Shapes, ShapesOptions
 from m2fbench.errors import PredictionsError, StoreError
 from m2fbench.store import ImagePredictions, ImageRecord, RunDirectory
 
+pytestmark = pytest.mark.full
+
 SUITE = """
 suite: comparable
 title: one task of the shapes

@@ -67,6 +67,7 @@ def test_a_run_leaves_a_complete_directory(shapes_suite: Callable[..., Path], tm
     assert [(e.done, e.total) for e in events if e.kind == "image"] == [(k, 4) for k in range(5)]
 
 
+@pytest.mark.full
 def test_a_limited_run_is_partial_and_the_full_run_continues_it(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
     suite = shapes_suite(6, "    # no published values\n")
     events: list[Event] = []
@@ -104,6 +105,7 @@ def test_worker_processes_change_nothing(shapes_suite: Callable[..., Path], tmp_
     assert figures(alone) == figures(helped)
 
 
+@pytest.mark.full
 def test_overlapped_post_processing_changes_nothing(
     shapes_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +163,7 @@ variants:
     assert len({r.prediction_key for r in results}) == 5
 
 
+@pytest.mark.full
 def test_tolerance_and_published_values(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
     suite = shapes_suite(3, "")
     text = suite.read_text().replace("}]", ", published: {AP: 50.0}, source: nowhere}]") + "tolerance: {AP: 1.0}\n"
@@ -175,6 +178,7 @@ def test_tolerance_and_published_values(shapes_suite: Callable[..., Path], tmp_p
     assert not limited.comparisons[0].comparable
 
 
+@pytest.mark.full
 def test_checkpoints_given_by_hand_keep_published_values_only_where_they_match(
     shapes_suite: Callable[..., Path], tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
@@ -234,6 +238,7 @@ def test_a_row_that_cannot_run_says_why(shapes_suite: Callable[..., Path], tmp_p
     assert np.isnan(lost.comparisons[0].difference)
 
 
+@pytest.mark.full
 def test_score_from_a_run_and_from_a_file(shapes_suite: Callable[..., Path], tmp_path: Path) -> None:
     suite = shapes_suite(4)
     (result,) = m2fbench.run(suite, output=tmp_path / "runs")

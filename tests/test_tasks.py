@@ -157,6 +157,7 @@ def test_a_row_has_settings_of_its_own(suite: Callable[..., Path], tmp_path: Pat
     assert (result.protocol["min_size"], result.protocol["max_size"], result.protocol["semantic_resize"]) == (96, 128, "after")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rule", ["present", "union", "all"])
 def test_the_suite_says_which_mean_it_is(rule: str, suite: Callable[..., Path], tmp_path: Path) -> None:
     path = suite("semantic", "semantic_iou")
