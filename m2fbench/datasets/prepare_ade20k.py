@@ -5,20 +5,16 @@
 Scoring needs none of them; they are for other programs. The convention and its source stand in ade20k_truth.
 """
 
-import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from m2fbench.datasets import ade20k_files as files
 from m2fbench.datasets.ade20k_truth import annotations, colors, panoptic
 from m2fbench.errors import StoreError
 from m2fbench.files import map_over
+from m2fbench.formats.panoptic import encode_ids
 from m2fbench.labels import label_set
 from m2fbench.types import Example, JsonObject
 
@@ -70,7 +66,7 @@ def _write_maps(
         name = f"{example.image_id}.png"
         instances = files.read_instances(layout.instances / name, example.size)
         ids, segments = panoptic(files.read_semantic(layout.semantic / name, example.size), instances)
-        (folder / name).write_bytes(_encode_ids(ids))
+        (folder / name).write_bytes(encode_ids(ids))
         return _to_annotation(str(example.image_id), name, segments), annotations(str(example.image_id), instances)
 
     maps: list[JsonObject] = []
@@ -81,13 +77,6 @@ def _write_maps(
             found += [{"id": number, **annotation} for number, annotation in enumerate(of_instances, len(found) + 1)]
         progress(len(maps), len(examples))
     return maps, found
-
-
-def _encode_ids(ids: NDArray[np.int32]) -> bytes:
-    """An RGB PNG of R + 256 G + 65536 B."""
-    stream = io.BytesIO()
-    Image.fromarray(np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def _to_annotation(image_id: str, file_name: str, segments: Sequence[JsonObject]) -> JsonObject:

@@ -5,9 +5,7 @@ image's diagonal, rounded to whole pixels and at least one, from its outline, ch
 too. Outside crowds the IoU is the smaller one of the masks' and their boundaries'; all else is COCO AP, areas being masks' areas.
 """
 
-import contextlib
 import importlib.metadata
-import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -76,26 +74,10 @@ class BoundaryAP:
     ) -> Verification:
         """All figures by pycocotools with the IoU worked out here from the definition, in percent points."""
         evaluator = f"pycocotools {importlib.metadata.version('pycocotools')} with boundary IoU by definition"
-        return Verification(evaluator, self._difference(dataset, predictions, image_ids, measurements))
-
-    def _difference(
-        self, dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId], ours: Sequence[Measurement]
-    ) -> float:
-        from pycocotools.cocoeval import COCOeval
-
-        if not image_ids:
-            return math.inf if any(m.measured for m in ours) else 0.0
-        assert predictions.instances is not None
-        with (
-            coco_files.integer_ids(dataset, predictions.instances, image_ids) as (truth, results, ids),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            evaluation = COCOeval(*coco_files.pycocotools_pair(truth, results), "segm")
-            evaluation.params.imgIds = list(ids.values())
-            evaluation.computeIoU = _boundary_iou_of(evaluation)
-            evaluation.evaluate()
-            evaluation.accumulate()
-        return coco_files.largest_difference(ours, coco_files.measurements(evaluation.eval, dataset, _FIGURES, _PER_CLASS))
+        return Verification(
+            evaluator,
+            coco_files.official_difference(dataset, predictions, image_ids, measurements, _FIGURES, _PER_CLASS, _boundary_iou_of),
+        )
 
 
 metrics.register(BoundaryAP.name)(BoundaryAP())

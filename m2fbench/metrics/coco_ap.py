@@ -4,10 +4,7 @@ Convention: pycocotools' ``COCOeval(iouType="segm")``: areas are mask areas, ima
 are ignored, at most 1/10/100 detections an image, IoU 0.50 to 0.95. Its -1 for "nothing to measure" becomes NaN here.
 """
 
-import contextlib
 import importlib.metadata
-import io
-import math
 from collections.abc import Sequence
 
 from m2fbench.errors import PredictionsError
@@ -67,25 +64,7 @@ class CocoAP:
         """All figures by pycocotools, in percent points."""
         ours = [m for m in measurements if m.name in _FIGURES]
         evaluator = f"pycocotools {importlib.metadata.version('pycocotools')}"
-        return Verification(evaluator, self._difference(dataset, predictions, image_ids, ours))
-
-    def _difference(
-        self, dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId], ours: Sequence[Measurement]
-    ) -> float:
-        from pycocotools.cocoeval import COCOeval
-
-        if not image_ids:
-            return math.inf if any(m.measured for m in ours) else 0.0
-        assert predictions.instances is not None
-        with (
-            coco_files.integer_ids(dataset, predictions.instances, image_ids) as (truth, results, ids),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            evaluation = COCOeval(*coco_files.pycocotools_pair(truth, results), "segm")
-            evaluation.params.imgIds = list(ids.values())
-            evaluation.evaluate()
-            evaluation.accumulate()
-        return coco_files.largest_difference(ours, coco_files.measurements(evaluation.eval, dataset, _FIGURES, _PER_CLASS))
+        return Verification(evaluator, coco_files.official_difference(dataset, predictions, image_ids, ours, _FIGURES, _PER_CLASS))
 
 
 metrics.register(CocoAP.name)(CocoAP())

@@ -1,11 +1,12 @@
 """What the metrics on COCO files share: the files as the evaluators want them, and figures out of the arrays they give."""
 
 import contextlib
+import io
 import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic_core import from_json
 from m2fbench.errors import PredictionsError
 from m2fbench.formats.collecting import paused_collector
 from m2fbench.formats.rle import compressed
-from m2fbench.types import Category, Dataset, ImageId, JsonObject, Measurement
+from m2fbench.types import Category, Dataset, ImageId, JsonObject, Measurement, Predictions
 
 Figure = tuple[str, int | None, int, int]
 """precision or recall, IoU threshold index or None for all, area index, detections index."""
@@ -164,3 +165,32 @@ def _means(values: NDArray[np.float64]) -> tuple[float, list[float]]:
     each = np.full(len(counts), np.nan)
     np.divide(100 * sums, counts, out=each, where=counts > 0)
     return (100 * float(sums.sum()) / int(counts.sum()) if counts.any() else math.nan), each.tolist()
+
+
+def official_difference(
+    dataset: Dataset,
+    predictions: Predictions,
+    image_ids: Sequence[ImageId],
+    ours: Sequence[Measurement],
+    figures: Mapping[str, Figure],
+    per_class: Sequence[str],
+    iou_of: Callable[[Any], Any] | None = None,
+) -> float:
+    """Largest absolute difference, in percent points, of all figures from pycocotools'. iou_of: makes, for its evaluation, what stands in
+    for its own computation of IoU."""
+    from pycocotools.cocoeval import COCOeval
+
+    if not image_ids:
+        return math.inf if any(m.measured for m in ours) else 0.0
+    assert predictions.instances is not None
+    with (
+        integer_ids(dataset, predictions.instances, image_ids) as (truth, results, ids),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        evaluation = COCOeval(*pycocotools_pair(truth, results), "segm")
+        evaluation.params.imgIds = list(ids.values())
+        if iou_of is not None:
+            evaluation.computeIoU = iou_of(evaluation)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return largest_difference(ours, measurements(evaluation.eval, dataset, figures, per_class))
