@@ -157,7 +157,8 @@ def score(
     """Score predictions without the model: those of a run, or anyone's."""
     from m2fbench.scoring import score as score_predictions
 
-    result = score_predictions(suite, predictions, data=data, limit=limit, overrides=set_ or (), verify=verify)
+    with (Console(stderr=True) if as_json else _console()).status(f"checking and scoring {predictions}"):
+        result = score_predictions(suite, predictions, data=data, limit=limit, overrides=set_ or (), verify=verify)
     if as_json:
         typer.echo(json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
     else:

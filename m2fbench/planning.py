@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """What a run tells its caller as it goes: ``kind`` is "start", "download" (done and total in bytes, total 0 where unknown), "load",
-    "image", "score" or "done"."""
+    """What a run tells its caller as it goes: ``kind`` is "check" (of the dataset, without row or variant), "start", "download" (done and total in
+    bytes, total 0 where unknown), "load", "image", "score" or "done"."""
 
     kind: str
     row: str

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from m2fbench.environment import IDENTITY_LIBRARIES, describe_environment, version_of
 from m2fbench.errors import StoreError, SuiteError
-from m2fbench.planning import Job, Listener, Session, plan, prepare
+from m2fbench.planning import Event, Job, Listener, Session, plan, prepare
 from m2fbench.predicting import predict
 from m2fbench.results import RunResult, Status, compare
 from m2fbench.scoring import Evaluation, check_truth, evaluate, metric_versions, open_dataset
@@ -60,14 +60,16 @@ def run(
     if (config or labels) and not checkpoints:
         raise SuiteError("--config and --labels: expected with --checkpoint, whose they are; the suite's rows have their own")
     specs = plan(loaded_suite, checkpoints, only, variants, config=config, labels=labels)
+    tell = listener or (lambda event: None)
     dataset = open_dataset(loaded_suite, data)
     if not predict_only:
+        tell(Event("check", "", "", total=len(dataset.examples()), message=dataset.name))
         check_truth(dataset)
     from m2fbench.models.load import choose_device, load  # only now: what is wrong so far is said at once, torch takes seconds
 
     session = Session(
         dataset, loaded_suite.needed_heads, limit, choose_device(device), Path(output), fresh, verify, not predict_only,
-        listener or (lambda event: None), loader or load,
+        tell, loader or load,
     )  # fmt: skip
     jobs = [prepare(session, spec) for spec in specs]  # all of them first: a bad last row is found before hours of work
     return [_unavailable(spec) if job is None else _execute(session, job) for spec, job in zip(specs, jobs, strict=True)]

@@ -63,7 +63,7 @@ def test_a_run_leaves_a_complete_directory(shapes_suite: Callable[..., Path], tm
     assert {m["name"] for m in document["measurements"]} >= {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"}
     assert set(document["timings"]) == {"load", "wait", "forward", "postprocess", "encode"}
     assert m2fbench.read_result(folder / "result.json").value("AP") == result.value("AP")
-    assert [e.kind for e in events if e.kind != "image"] == ["start", "load", "score", "done"]
+    assert [e.kind for e in events if e.kind != "image"] == ["check", "start", "load", "score", "done"]
     assert [(e.done, e.total) for e in events if e.kind == "image"] == [(k, 4) for k in range(5)]
 
 

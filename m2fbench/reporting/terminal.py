@@ -91,6 +91,7 @@ class RunDisplay:
         self._task: TaskID | None = None
         self._started = self._last_line = 0.0
         self._first = 0
+        self._waiting = console.status("")
 
     def __enter__(self) -> "RunDisplay":
         return self
@@ -100,7 +101,10 @@ class RunDisplay:
 
     def __call__(self, event: Event) -> None:
         name = f"{event.row} · {event.variant}"
-        if event.kind in ("start", "load"):
+        self._waiting.stop()
+        if event.kind == "check":
+            self._wait(f"checking the truth of {event.total} images of {event.message}")
+        elif event.kind in ("start", "load"):
             self._stop()
             self._console.print(Text(f"{name}: {event.message}"))
         elif event.kind == "download":
@@ -109,9 +113,15 @@ class RunDisplay:
             self._image(event, name)
         elif event.kind == "score":
             self._stop()
-            self._console.print(Text(f"{name}: scoring {event.total} images"))
+            self._wait(f"{name}: scoring {event.total} images")
         elif event.kind == "done":
             self._console.print(Text(f"{name}: {event.message}"), soft_wrap=True)
+
+    def _wait(self, text: str) -> None:
+        """Say what takes its time and, on a terminal, that it goes on."""
+        self._console.print(Text(text))
+        self._waiting.update(Text("working"))
+        self._waiting.start()
 
     def _image(self, event: Event, name: str) -> None:
         if event.message:
@@ -142,6 +152,7 @@ class RunDisplay:
 
     def _stop(self) -> None:
         self._download.stop()
+        self._waiting.stop()
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._task = None
