@@ -9,23 +9,55 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
+from m2fbench.cli_common import (
+    INTERRUPTED,
+    OUR_BUG,
+    USER_ERROR,
+    CheckpointArgument,
+    CheckpointsOption,
+    ConfigOption,
+    DataOption,
+    DeviceName,
+    LabelsOption,
+    LimitOption,
+    SetOption,
+    SuiteArgument,
+    VerifyOption,
+    fail,
+    open_console,
+    say,
+    show,
+    warn,
+)
+from m2fbench.cli_costs import flops
 from m2fbench.cli_datasets import app as datasets_app
+from m2fbench.cli_speed import speed
 from m2fbench.errors import M2FBenchError, VerificationError
 
-USER_ERROR, OUTSIDE_TOLERANCE, OUR_BUG, INTERRUPTED = 2, 1, 70, 130  # exit statuses
+
+class _Commands(TyperGroup):
+    """The commands. Some versions of typer make an interrupt of a command an exit status, and nobody would say so."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("interrupted", INTERRUPTED)
+
 
 app = typer.Typer(
     name="m2fbench",
+    cls=_Commands,
     help="How good, how fast and how costly a Mask2Former checkpoint is, by the paper's own protocol.\n\n"
     "Start with: m2fbench run shapes_instance",
     no_args_is_help=True,
@@ -34,12 +66,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(datasets_app)
-
-
-class DeviceName(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
+app.command()(flops)
+app.command()(speed)
 
 
 class Listing(StrEnum):
@@ -47,40 +75,6 @@ class Listing(StrEnum):
     datasets = "datasets"
     metrics = "metrics"
     checkpoints = "checkpoints"
-
-
-DataOption = Annotated[Path | None, typer.Option("--data", envvar="M2FBENCH_DATA", help="The dataset's folder.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N images; the result is partial.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="dotted.key=value, in place of what the suite says; repeatable.")
-]
-VerifyOption = Annotated[bool, typer.Option("--verify", help="Score again with the official evaluator; fail on any difference.")]
-ConfigOption = Annotated[
-    str | None, typer.Option("--config", help="detectron2 config of a single file, in place of the config.yaml beside it.")
-]
-LabelsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--labels", help="Class names: a label set, or a file of names (JSON, or one a line), in place of the checkpoint's own."
-    ),
-]
-CheckpointArgument = Annotated[
-    str, typer.Argument(help="Hub id, folder, .pkl or .pth file, zoo:NAME, https address, or bundled:NAME.")
-]
-SuiteArgument = Annotated[str, typer.Argument(help="Path of a suite, or the name of a shipped one: see 'm2fbench list suites'.")]
-
-
-class _Output(Console):
-    """stdout. Brackets in names are brackets, and a reader that goes away does not end the run."""
-
-    def on_broken_pipe(self) -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _console() -> Console:
-    """Wide enough for tables where it is not a terminal."""
-    console = _Output(highlight=False, markup=False)
-    return console if console.is_terminal else _Output(highlight=False, markup=False, width=160)
 
 
 def _version(wanted: bool) -> None:
@@ -101,12 +95,7 @@ def _options(
 @app.command()
 def run(
     suite: SuiteArgument,
-    checkpoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Hub id (@revision), folder, file, zoo:NAME, address or bundled:NAME, in place of the suite's; repeatable."
-        ),
-    ] = None,
+    checkpoint: CheckpointsOption = None,
     config: ConfigOption = None,
     labels: LabelsOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Run the row of this name only; repeatable.")] = None,
@@ -127,7 +116,7 @@ def run(
     from m2fbench.reporting.terminal import RunDisplay
     from m2fbench.runner import run as run_suite
 
-    console = _console()
+    console = open_console()
     try:
         with RunDisplay(console) as display:
             results = run_suite(
@@ -136,8 +125,8 @@ def run(
                 verify=verify, predict_only=predict_only, listener=display,
             )  # fmt: skip
     except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept: the same command resumes", INTERRUPTED)
-    _show(console, results, per_class)
+        fail("interrupted; what was finished is kept: the same command resumes", INTERRUPTED)
+    show(console, results, per_class)
 
 
 @app.command()
@@ -157,38 +146,12 @@ def score(
     """Score predictions without the model: those of a run, or anyone's."""
     from m2fbench.scoring import score as score_predictions
 
-    with (Console(stderr=True) if as_json else _console()).status(f"checking and scoring {predictions}"):
+    with (Console(stderr=True) if as_json else open_console()).status(f"checking and scoring {predictions}"):
         result = score_predictions(suite, predictions, data=data, limit=limit, overrides=set_ or (), verify=verify)
     if as_json:
         typer.echo(json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        _show(_console(), [result], per_class)
-
-
-def _show(console: Console, results: list, per_class: bool) -> None:  # type: ignore[type-arg]
-    """The table, the classes where asked for, warnings and paths; ends with status 1 where a tolerance does not hold."""
-    from m2fbench.reporting.terminal import class_tables, results_table
-
-    console.print()
-    console.print(results_table(results))
-    _warn(console, dict.fromkeys(f"{r.row}: {w}" for r in results for w in r.warnings))
-    for result in results:
-        if per_class and result.measurements:
-            for table in class_tables(result):
-                console.print(table)
-        for verdict in (result.verified or {}).items():
-            console.print(
-                f"{result.row}: {verdict[0]} verified by {verdict[1]['evaluator']}, largest difference {verdict[1]['largest_difference']:.1e}"
-            )
-        if result.skipped:
-            console.print(Text(f"{result.row}: {len(result.skipped)} images could not be read and were left out", style="yellow"))
-        if result.path is not None:
-            console.print(Text(f"result: {result.path}"), soft_wrap=True)
-        if result.path is not None and result.status == "predicted":
-            console.print(Text(f"for the evaluation server: {result.path.with_name('submission')}"), soft_wrap=True)
-    outside = [f"{r.row} {c.metric}" for r in results for c in r.comparisons if c.within is False]
-    if outside:
-        _fail(f"outside the suite's tolerance: {', '.join(outside)}", OUTSIDE_TOLERANCE)
+        show(open_console(), [result], per_class)
 
 
 @app.command()
@@ -211,10 +174,10 @@ def convert(
     from m2fbench.models.convert import request
     from m2fbench.reporting.terminal import reading
 
-    wanted, console = request(target, task=task, size=size, force=force), _console()
+    wanted, console = request(target, task=task, size=size, force=force), open_console()
     with reading(console) as progress:
         checkpoint = resolve(source, config=config, labels=labels, progress=progress)
-    _warn(console, checkpoint.warnings)
+    warn(console, checkpoint.warnings)
     with console.status("loading and writing"):
         made = convert_checkpoint(checkpoint, wanted)
     console.print(Text(
@@ -238,21 +201,16 @@ def inspect(
     from m2fbench.inspection import inspect as inspect_checkpoint
     from m2fbench.reporting.terminal import inspection_table, reading
 
-    console = _console()
+    console = open_console()
     with reading(Console(stderr=True) if as_json else console) as progress:
         found = inspect_checkpoint(checkpoint, config=config, labels=labels, progress=progress)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
     else:
         console.print(inspection_table(found))
-        _warn(console, found.warnings)
+        warn(console, found.warnings)
     if found.problem:
         raise M2FBenchError(found.problem)
-
-
-def _warn(console: Console, warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
 
 
 @app.command()
@@ -313,7 +271,7 @@ def list_(
         for reference, places in known.items():  # a line each, however wide the terminal
             typer.echo(f"{reference:<{width}}  {', '.join(places) or '-'}")
         return
-    _console().print(table)
+    open_console().print(table)
 
 
 @app.command()
@@ -332,11 +290,7 @@ def doctor(data: DataOption = None) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for mark, name, text in findings(data):
         table.add_row(Text(mark, style={"ok": "green", "missing": "yellow"}.get(mark, "")), name, text)
-    _console().print(table)
-
-
-def _fail(message: str, status: int) -> None:
-    raise typer.Exit(_say(message, "", status))
+    open_console().print(table)
 
 
 def main() -> None:
@@ -348,11 +302,11 @@ def _status() -> int:
     try:
         return int(app(standalone_mode=False) or 0)
     except M2FBenchError as error:
-        return _say(str(error), "error: ", USER_ERROR)
+        return say(str(error), "error: ", USER_ERROR)
     except VerificationError as error:
-        return _say(str(error), "verification failed: ", OUR_BUG)
+        return say(str(error), "verification failed: ", OUR_BUG)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted", "", INTERRUPTED)
+        return say("interrupted", "", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -361,17 +315,10 @@ def _status() -> int:
             typer.echo(str(error), err=True)
             return USER_ERROR
         if hasattr(error, "format_message"):  # the command line itself is wrong
-            return _say(" ".join(error.format_message().split()), "error: ", USER_ERROR)
+            return say(" ".join(error.format_message().split()), "error: ", USER_ERROR)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            return _say(
+            return say(
                 f"{error.filename or 'a file'}: {error.strerror}; free space, or mend the permissions", "error: ", USER_ERROR
             )
         traceback.print_exc()
-        return _say("this is a bug of m2fbench; please report it with the lines above", "", OUR_BUG)
-
-
-def _say(message: str, prefix: str, status: int) -> int:
-    """``message`` on stderr, each line by itself; returns ``status``."""
-    for line in message.split("\n"):
-        typer.echo(f"m2fbench: {prefix}{''.join(c if c.isprintable() else '?' for c in line)}", err=True)
-    return status
+        return say("this is a bug of m2fbench; please report it with the lines above", "", OUR_BUG)

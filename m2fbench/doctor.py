@@ -11,6 +11,7 @@ from m2fbench.suite import datasets, suite_names
 
 # package -> what it adds, and how to install it
 OPTIONAL = {
+    "codecarbon": ("grams of CO2e", "pip install 'm2fbench[energy]'"),
     "hf-xet": ("faster downloads of hub checkpoints", "pip install hf-xet"),
     "imagecodecs": ("label PNGs read in half the time", "pip install 'm2fbench[fast]'"),
     "panopticapi": ("PQ verified by it and not by cityscapesScripts", "from github.com/cocodataset/panopticapi"),
@@ -28,6 +29,7 @@ def findings(data: Path | None) -> Iterator[Finding]:
     yield "ok", "python", f"{environment['python']} on {environment['platform']}"
     yield "ok", "processor", f"{environment['processor']}, {environment['cpu_count']} cores"
     yield _accelerator()
+    yield from _energy_counters()
     for name in LIBRARIES:
         version = version_of(name)
         yield ("ok", name, version) if version else ("missing", name, "not installed; install m2fbench again")
@@ -57,6 +59,18 @@ def _accelerator() -> Finding:
         return "", "accelerator", f"none ({built}); runs use the CPU"
     properties = torch.cuda.get_device_properties(0)
     return "ok", "accelerator", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+
+
+def _energy_counters() -> Iterator[Finding]:
+    import torch
+
+    from m2fbench.profiling.meters import meters
+
+    with meters("cuda" if torch.cuda.is_available() else "cpu") as (found, reasons):
+        for meter in found:
+            yield "ok", "energy counter", f"{meter.name}, {meter.label}: {meter.covers}"
+        for reason in reasons:
+            yield "", "energy counter", reason
 
 
 def _dataset(name: str, data: Path | None) -> Finding:

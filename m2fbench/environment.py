@@ -20,6 +20,9 @@ LIBRARIES = (
     "faster-coco-eval",
     "huggingface_hub",
     "safetensors",
+    "fvcore",
+    "nvidia-ml-py",
+    "codecarbon",
 )
 IDENTITY_LIBRARIES = ("torch", "transformers", "pillow")  # those whose version can move a prediction
 

@@ -5,10 +5,12 @@
     ├── CheckpointError      a checkpoint that is not there, not whole, or no Mask2Former
     │   └── ClassesError     its classes are not the dataset's
     ├── DatasetError         a dataset that is not there or not what it says it is
-    │   └── ImageError       one image that cannot be read; a suite may say to skip it
+    │   └── ImageError       one image that cannot be read, or that memory is too small for; a suite may say to skip it
     ├── PredictionsError     a predictions file that cannot be scored
     ├── StoreError           a run directory that cannot be written, is in use, or belongs to another run
-    └── DeviceError          a device that is not here
+    ├── DeviceError          a device that is not here
+    │   └── UnsupportedError a variant that this device or model cannot do; a run reports it and goes on with the others
+    └── EmissionsError       grams of CO2e are asked for and cannot be given: codecarbon is missing, or it does not know the country
     VerificationError        two evaluators disagree: our bug, exit status 70
 
 Anything else that escapes is a bug of ours and keeps its traceback (exit status 70).
@@ -41,6 +43,12 @@ class StoreError(M2FBenchError): ...
 
 
 class DeviceError(M2FBenchError): ...
+
+
+class UnsupportedError(DeviceError): ...
+
+
+class EmissionsError(M2FBenchError): ...
 
 
 class VerificationError(Exception):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from m2fbench.errors import CheckpointError, ClassesError, M2FBenchError, shown
 from m2fbench.labels import label_set
 from m2fbench.scoring import open_dataset
-from m2fbench.suite import ProtocolSection, Suite, datasets, load_suite, suite_names
+from m2fbench.sections import ProtocolSection
+from m2fbench.suite import Suite, datasets, load_suite, suite_names
 from m2fbench.types import Category, JsonObject
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def inspect(
 ) -> Inspection:
     """Look at a checkpoint, load its weights, and run nothing. Arguments and errors are those of ``resolve``; what is found wrong with
     the weights themselves stands in ``problem``."""
+    from m2fbench.models.architecture import backbone_title
     from m2fbench.models.checkpoint import FAMILIES, resolve
     from m2fbench.models.load import load_module
     from m2fbench.models.published import published_labels
@@ -92,7 +94,7 @@ def inspect(
         reference=reference,
         form=checkpoint.form,
         family=FAMILIES[checkpoint.config["model_type"]],
-        backbone=_backbone(checkpoint),
+        backbone=backbone_title(checkpoint.backbone, checkpoint.config),
         parameters=parameters,
         queries=checkpoint.queries,
         decoder_layers=_decoder_layers(checkpoint),
@@ -117,28 +119,6 @@ def _decoder_layers(checkpoint: "Checkpoint") -> int | None:
     if config["model_type"] == "mask2former":
         return int(config.get("decoder_layers", 10)) - 1
     return int((config.get("decoder_config") or {}).get("decoder_layers", 6)) if config["model_type"] == "maskformer" else None
-
-
-def _backbone(checkpoint: "Checkpoint") -> str:
-    config = checkpoint.config.get("backbone_config") or {}
-    depths = "-".join(map(str, config.get("depths", ())))
-    if checkpoint.backbone == "resnet":
-        names = {"3-4-6-3": "ResNet-50", "3-4-23-3": "ResNet-101"} if config.get("layer_type") != "basic" else {}
-        return f"{names.get(depths, 'ResNet')}, blocks {depths}, widths {'-'.join(map(str, config.get('hidden_sizes', ())))}"
-    if checkpoint.backbone in ("swin", "swinv2"):
-        sizes = {"2-2-6-2 96": "Swin-T", "2-2-18-2 96": "Swin-S", "2-2-18-2 128": "Swin-B", "2-2-18-2 192": "Swin-L"}
-        width, window = config.get("embed_dim", 96), config.get("window_size", 7)
-        name = sizes.get(f"{depths} {width}", "Swin") if checkpoint.backbone == "swin" else "Swin V2"
-        return f"{name}, blocks {depths}, width {width}, window {window}"
-    names = {
-        "vit": "ViT",
-        "dinov2": "DINOv2",
-        "convnext": "ConvNeXt",
-        "convnextv2": "ConvNeXt V2",
-        "hiera": "Hiera",
-        "pvt_v2": "PVT v2",
-    }
-    return names.get(checkpoint.backbone, checkpoint.backbone)
 
 
 def _processor(checkpoint: "Checkpoint") -> str | None:

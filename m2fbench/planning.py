@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from m2fbench.errors import ClassesError, DatasetError, SuiteError
 from m2fbench.registry import near
-from m2fbench.suite import Row, RunSpec, Suite, load_suite, suite_names
+from m2fbench.sections import Row
+from m2fbench.suite import RunSpec, Suite, load_suite, suite_names
 from m2fbench.types import Dataset, Example, Head, JsonObject
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Event:
     """What a run tells its caller as it goes: ``kind`` is "check" (of the dataset, without row or variant), "start", "download" (done and total in
-    bytes, total 0 where unknown), "load", "image", "score" or "done"."""
+    bytes, total 0 where unknown), "load", "image", "timed" (one more image, under
+    every variant), "score", "count" (of FLOPs), "done" or "unsupported" (a variant that is left out, message:
+    why)."""
 
     kind: str
     row: str
@@ -61,6 +64,10 @@ class Job:
     examples: tuple[Example, ...]
     machine: JsonObject
 
+    def protocol_of(self, dataset: Dataset, heads: Sequence[Head]) -> "Protocol":
+        """The same protocol, making predictions of other kinds."""
+        return protocol_for(self.spec, self.checkpoint, self.classes, dataset, heads)
+
     def event(self, kind: str, done: int = 0, message: str = "") -> Event:
         return Event(kind, self.spec.row.name, self.spec.variant.name, done, len(self.examples), message)
 
@@ -79,8 +86,8 @@ def plan(
     rows = list(suite.checkpoints)
     if checkpoints:
         rows = _rows_for(rows, checkpoints, config, labels)
-    _check_names("--only", only, [row.name for row in rows])
-    _check_names("--variant", variants, [variant.name for variant in suite.variants])
+    check_names("--only", only, [row.name for row in rows])
+    check_names("--variant", variants, [variant.name for variant in suite.variants])
     kept = [row for row in rows if not only or row.name in only]
     return [RunSpec(suite, row, v) for row in kept for v in suite.variants if not variants or v.name in variants]
 
@@ -105,7 +112,7 @@ def known_checkpoints(*, rows: bool = False) -> dict[str, list[str]]:
     return known
 
 
-def _check_names(option: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+def check_names(option: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     for name in wanted:
         if name not in known:
             raise SuiteError(f"{option} {name}: expected one of {', '.join(known)}{near(name, known)}")
@@ -136,7 +143,6 @@ def prepare(session: Session, spec: RunSpec) -> Job | None:
     from m2fbench.models.checkpoint import resolve
     from m2fbench.models.classes import match_classes
     from m2fbench.models.load import describe_device
-    from m2fbench.models.protocols import build_protocol, model_classes
     from m2fbench.models.published import like_row
 
     if spec.row.checkpoint is None:
@@ -153,12 +159,21 @@ def prepare(session: Session, spec: RunSpec) -> Job | None:
         raise ClassesError(f"{checkpoint.reference}: {error}") from None
     if spec.row not in spec.suite.checkpoints and (like := like_row(checkpoint, spec.suite)) is not None:
         spec = replace(spec, row=spec.row.model_copy(update={"protocol": like.protocol}))
-    folder = checkpoint.folder if checkpoint.form == "transformers" else None
-    its_classes = model_classes(classes, [category.is_thing for category in session.dataset.categories])
-    protocol = build_protocol(spec.protocol, folder, its_classes, session.heads)
+    protocol = protocol_for(spec, checkpoint, classes, session.dataset, session.heads)
     examples = tuple(session.dataset.examples()[: session.limit])
     _check_images(spec.suite, session.dataset, examples)
     return Job(spec, checkpoint, protocol, classes, examples, describe_device(session.device))
+
+
+def protocol_for(
+    spec: RunSpec, checkpoint: "Checkpoint", classes: "ClassMap", dataset: Dataset, heads: Sequence[Head]
+) -> "Protocol":
+    """The run's protocol, making predictions of these kinds."""
+    from m2fbench.models.protocols import build_protocol, model_classes
+
+    folder = checkpoint.folder if checkpoint.form == "transformers" else None
+    its_classes = model_classes(classes, [category.is_thing for category in dataset.categories])
+    return build_protocol(spec.protocol, folder, its_classes, heads)
 
 
 def _check_images(suite: Suite, dataset: Dataset, examples: Sequence[Example]) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,11 +16,16 @@ from m2fbench.formats.names import file_stem
 from m2fbench.formats.panoptic import encode_ids, to_annotation
 from m2fbench.planning import Job, Session
 from m2fbench.store import ImagePredictions, ImageRecord, RunDirectory
-from m2fbench.types import Dataset, Example, InstanceSet, JsonObject, LabelMap, PanopticMap
+from m2fbench.types import Dataset, Example, ImageId, InstanceSet, JsonObject, LabelMap, PanopticMap
 
 if TYPE_CHECKING:
+    from m2fbench.models.classes import ClassMap
     from m2fbench.models.feed import Fed
     from m2fbench.models.load import ForwardOutput, LoadedModel
+    from m2fbench.models.preprocess import ModelInput
+    from m2fbench.models.protocols import Inference
+
+    Input = Fed[tuple[ModelInput, ...]]
 
 Finished = tuple[ImageRecord, ImagePredictions]
 
@@ -39,8 +44,9 @@ def predict(session: Session, job: Job, store: RunDirectory) -> None:
     before = len(job.examples) - len(todo)
     session.tell(job.event("image", before))
     cuda = model.device.type == "cuda"
-    fed = feed(todo, session.dataset.image, job.protocol.prepare, workers=job.spec.suite.workers, pin=cuda)
-    with contextlib.closing(_finished(session.dataset, job, model, fed, overlap=cuda)) as finished:
+    fed = feed(todo, session.dataset.image, job.protocol.prepare, workers=job.spec.suite.workers)
+    ready: Iterator[Input] = fed if not cuda else (_pinned(item) for item in fed)
+    with contextlib.closing(fed), contextlib.closing(_finished(session.dataset, job, model, ready, overlap=cuda)) as finished:
         for done, (record, predictions) in enumerate(finished, before + 1):
             if record.error is not None and job.spec.suite.on_error == "stop":
                 raise ImageError(record.error)
@@ -49,7 +55,7 @@ def predict(session: Session, job: Job, store: RunDirectory) -> None:
 
 
 def _finished(
-    dataset: Dataset, job: Job, model: "LoadedModel", fed: "Iterator[Fed]", *, overlap: bool
+    dataset: Dataset, job: Job, model: "LoadedModel", fed: "Iterator[Input]", *, overlap: bool
 ) -> Generator[Finished, None, None]:
     """Predictions in order. overlap: post-process and encode one image on a second thread while the device works on the next,
     so that the device does not wait for the encoding; at most these two images are unfinished."""
@@ -60,7 +66,7 @@ def _finished(
     with ThreadPoolExecutor(1) as pool:
         pending: Future[Finished] | None = None
         for item in fed:
-            output = _forward(model, item)
+            output = _forward(model, item, pending.result if pending is not None else _nothing)
             if pending is not None:
                 yield pending.result()
             pending = pool.submit(_post_process, dataset, job, item, output)
@@ -68,32 +74,71 @@ def _finished(
             yield pending.result()
 
 
-def _forward(model: "LoadedModel", item: "Fed") -> "ForwardOutput | None":
-    """None where there is no image."""
+def _pinned(item: "Input") -> "Input":
+    from m2fbench.models.feed import pinned
+
+    return item if isinstance(item.data, ImageError) else replace(item, data=pinned(item.data))
+
+
+def _nothing() -> None: ...
+
+
+def _forward(model: "LoadedModel", item: "Input", settle: Callable[[], object] = _nothing) -> "ForwardOutput | ImageError":
+    """The model's logits, or why there are none. settle: waits for what holds the device's memory besides."""
     from m2fbench.models.load import timed_forward
 
-    return None if isinstance(item.data, ImageError) else timed_forward(model, item.data)
+    if isinstance(item.data, ImageError):
+        return item.data
+    try:
+        return timed_forward(model, item.data, settle)
+    except ImageError as error:
+        return ImageError(f"{item.example.source}: {error}")
 
 
-def _post_process(dataset: Dataset, job: Job, item: "Fed", output: "ForwardOutput | None") -> Finished:
-    """One image's predictions under the dataset's ids; none where it could not be read."""
+def _post_process(dataset: Dataset, job: Job, item: "Input", output: "ForwardOutput | ImageError") -> Finished:
+    """One image's predictions under the dataset's ids; none where it could not be read, or the memory did not do."""
+    from m2fbench.models.memory import post_process
+
     example, seconds = item.example, {"load": item.load_seconds, "wait": item.wait_seconds}
     stamp = dataset.stamp(example)
-    if output is None:
-        return ImageRecord(example.image_id, *example.size, 0, stamp, seconds, str(item.data)), ImagePredictions()
+
+    def left_out(error: str) -> Finished:
+        return ImageRecord(example.image_id, *example.size, 0, stamp, seconds, error), ImagePredictions()
+
+    if isinstance(output, ImageError):
+        return left_out(str(output))
     seconds["forward"] = output.seconds()
     started = time.perf_counter()
-    found = job.protocol.infer(output.views)
+    try:
+        with output.switched():
+            found, notes = post_process(job.protocol.infer, output.views)
+    except ImageError as error:
+        return left_out(f"{example.source}: {error}")
     seconds["postprocess"] = time.perf_counter() - started
     started = time.perf_counter()
-    to_dataset = np.array(job.classes.to_dataset, np.int64)
-    predictions = ImagePredictions(
+    predictions = encoded(dataset, example, found, job.classes)
+    seconds["encode"] = time.perf_counter() - started
+    record = ImageRecord(example.image_id, *example.size, _count(predictions), stamp, seconds, fallbacks=(*output.notes, *notes))
+    return record, predictions
+
+
+def encoded(dataset: Dataset, example: Example, found: "Inference", classes: "ClassMap") -> ImagePredictions:
+    """Predictions under the checkpoint's class indices, as they are stored: under the dataset's ids, maps as PNGs."""
+    to_dataset = np.array(classes.to_dataset, np.int64)
+    return ImagePredictions(
         instances=None if found.instances is None else _instances(example, found.instances, to_dataset, dataset),
         panoptic=None if found.panoptic is None else _panoptic(example, found.panoptic, to_dataset, dataset),
         semantic=None if found.semantic is None else _semantic(found.semantic, to_dataset, dataset),
     )
-    seconds["encode"] = time.perf_counter() - started
-    return ImageRecord(example.image_id, *example.size, _count(predictions), stamp, seconds), predictions
+
+
+def fallback_notes(records: Iterable[ImageRecord]) -> tuple[str, ...]:
+    """What the records of finished images say of fallbacks, a line for each kind."""
+    met: dict[str, list[ImageId]] = {}
+    for record in records:
+        for fallback in record.fallbacks:
+            met.setdefault(fallback, []).append(record.image_id)
+    return tuple(f"{what}: {len(ids)} image{'s'[: len(ids) > 1]}, the first is {ids[0]}" for what, ids in met.items())
 
 
 def _count(predictions: ImagePredictions) -> int:
@@ -135,3 +180,9 @@ def _unused(values: tuple[int, ...]) -> int:
     if 0 not in values:
         return 0
     return 255 if max(values) < 255 else 65535
+
+
+def category_records(dataset: Dataset) -> list[JsonObject]:
+    """The classes as COCO panoptic files list them."""
+    pairs = zip(dataset.category_ids, dataset.categories, strict=True)
+    return [{"id": number, "name": c.name, "isthing": int(c.is_thing)} for number, c in pairs]

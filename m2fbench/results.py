@@ -10,9 +10,11 @@ from typing import Literal
 from m2fbench.errors import StoreError
 from m2fbench.types import JsonObject, Measurement, Published
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: kind and details; files of version 1 have neither and are read all the same
+READ = (1, 2)
 
-Status = Literal["complete", "partial", "predicted", "unavailable"]
+Kind = Literal["accuracy", "speed", "flops"]
+Status = Literal["complete", "partial", "predicted", "unavailable", "unsupported"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,11 @@ class Comparison:
 class RunResult:
     """One run of one checkpoint under one variant.
 
-    status: "complete", "partial" (a limit, or images left out), "predicted" (not scored) or "unavailable" (not run).
-    reason: why it is partial, why it is unavailable, or why a complete run is not comparable with published numbers (another protocol,
+    kind: what was measured: "accuracy", "speed" (with the accuracy on the same images beside it) or "flops". details: of the latter two, all
+    that stands behind the figures.
+    status: "complete", "partial" (a limit, or images left out), "predicted" (not scored), "unavailable" (a row that
+    cannot be run) or "unsupported" (a variant that this device or model cannot do).
+    reason: why it is partial, unavailable or unsupported, or why a complete run is not comparable with published numbers (another protocol,
     say); None where it is.
     departure: what keeps the figures from being comparable whichever images are scored (another protocol, say); part of the reason of a
     complete run. rules: how they were averaged where a suite may choose.
@@ -71,6 +76,8 @@ class RunResult:
     verified: JsonObject | None = None
     departure: str | None = None
     rules: JsonObject | None = None
+    kind: Kind = "accuracy"
+    details: JsonObject | None = None
     path: Path | None = None
 
     def value(self, name: str, *, category: str | None = None) -> float:
@@ -96,7 +103,7 @@ class RunResult:
     def from_json(cls, document: JsonObject, path: Path) -> "RunResult":
         """The record that ``to_json`` wrote. Raises StoreError for another schema version, with what to do."""
         version = document.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in READ:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             remedy = "update m2fbench" if newer else "run the suite again with --fresh"
             raise StoreError(f"{path}: expected result schema version {SCHEMA_VERSION}, got {version}; {remedy}")

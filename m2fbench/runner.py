@@ -1,24 +1,27 @@
 """Running a suite: predict what is missing, then score."""
 
-import datetime
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from m2fbench.environment import IDENTITY_LIBRARIES, describe_environment, version_of
-from m2fbench.errors import StoreError, SuiteError
+from m2fbench.environment import IDENTITY_LIBRARIES, version_of
+from m2fbench.errors import StoreError, SuiteError, UnsupportedError
+from m2fbench.facts import Planned, facts, not_run, now, unavailable
+from m2fbench.flops_results import flops_result
 from m2fbench.planning import Event, Job, Listener, Session, plan, prepare
-from m2fbench.predicting import predict
+from m2fbench.predicting import category_records, fallback_notes, predict
 from m2fbench.results import RunResult, Status, compare
 from m2fbench.scoring import Evaluation, check_truth, evaluate, metric_versions, open_dataset
+from m2fbench.speed import SpeedRequest, checked_request
+from m2fbench.speed_results import speed_of_row
 from m2fbench.store import RunDirectory, dataset_identity, key_of
 from m2fbench.submission import discard_submission, write_submission
 from m2fbench.suite import RunSpec, Suite, load_suite
 from m2fbench.types import Dataset, ImageId, JsonObject
 
 if TYPE_CHECKING:
-    from m2fbench.models.checkpoint import Checkpoint
     from m2fbench.models.load import Loader
 
 
@@ -40,15 +43,17 @@ def run(
     predict_only: bool = False,
     listener: Listener | None = None,
     loader: "Loader | None" = None,
+    speed: SpeedRequest | None = None,
 ) -> list[RunResult]:
-    """Run every row of a suite under every variant, resuming what an earlier run left, and return the results in order.
+    """Run every row of a suite under every variant, resuming what an earlier run left, and return the results in order: what the suite's
+    ``measure`` asks for, accuracy first.
 
     suite: loaded, or the path or name of one. checkpoints: hub ids, folders, files, ``zoo:NAME`` or addresses in place of the suite's;
     config, labels: detectron2 config and class names of these, which then are single files. only, variants: names of rows and of variants.
     data: the dataset's folder. limit: so many images. device: "auto", "cpu" or "cuda". overrides: ``dotted.key=value``. output: the folder
     of run directories. fresh: discard earlier predictions. verify: re-score with the official evaluators; VerificationError on a difference
     above 1e-9 percent points. predict_only: look for no truth and score nothing, but write what the dataset's evaluation server takes.
-    loader: makes the model (for tests).
+    loader: makes the model (for tests). speed: how to measure speed where the suite asks for it.
 
     Raises M2FBenchError subclasses for what the caller can mend; whatever was finished by then is kept.
     """
@@ -62,6 +67,9 @@ def run(
     specs = plan(loaded_suite, checkpoints, only, variants, config=config, labels=labels)
     tell = listener or (lambda event: None)
     dataset = open_dataset(loaded_suite, data)
+    request = None
+    if {"speed", "energy"} & set(loaded_suite.measure) and not predict_only:
+        request = checked_request(loaded_suite, dataset, limit, speed or SpeedRequest())
     if not predict_only:
         tell(Event("check", "", "", total=len(dataset.examples()), message=dataset.name))
         check_truth(dataset)
@@ -71,16 +79,49 @@ def run(
         dataset, loaded_suite.needed_heads, limit, choose_device(device), Path(output), fresh, verify, not predict_only,
         tell, loader or load,
     )  # fmt: skip
-    jobs = [prepare(session, spec) for spec in specs]  # all of them first: a bad last row is found before hours of work
-    return [_unavailable(spec) if job is None else _execute(session, job) for spec, job in zip(specs, jobs, strict=True)]
+    undone = _undone(session, specs)
+    # all of them first: a bad last row is found before hours of work
+    jobs = [None if result else prepare(session, spec) for spec, result in zip(specs, undone, strict=True)]
+    planned = [Planned(*one) for one in zip(specs, jobs, undone, strict=True)]
+    results: list[RunResult] = []
+    if "accuracy" in loaded_suite.measure or predict_only:
+        results += [one.result or (_execute(session, one.job) if one.job else unavailable(one.spec)) for one in planned]
+    if request is not None:
+        for _, row in itertools.groupby(planned, key=lambda one: one.spec.row.name):
+            results += speed_of_row(session, list(row), request)
+    if "flops" in loaded_suite.measure and not predict_only:
+        firsts = {one.spec.row.name: one for one in reversed(planned)}
+        results += [flops_result(session, one, None if data is None else Path(data)) for one in reversed(firsts.values())]
+    return _refuse_if_nothing_ran(results)
 
 
-def _unavailable(spec: RunSpec) -> RunResult:
-    comparisons = compare((), spec.published, comparable=False, tolerance={})
-    return RunResult(
-        _suite_facts(spec.suite), spec.row.name, spec.variant.model_dump(), "unavailable", spec.row.unavailable,
-        published=spec.published, comparisons=comparisons,
-    )  # fmt: skip
+def _undone(session: Session, specs: Sequence[RunSpec]) -> list[RunResult | None]:
+    """For each run what is known of it beforehand: a result where the device cannot do its variant, else None."""
+    from m2fbench.models.variants import unsupported
+
+    variants = {spec.variant.name: spec.variant for spec in specs if spec.row.checkpoint is not None}
+    reasons = {name: unsupported(variant, session.device) for name, variant in variants.items()}
+    found: list[RunResult | None] = []
+    for spec in specs:
+        reason = None if spec.row.checkpoint is None else reasons[spec.variant.name]
+        found.append(not_run(spec, "unsupported", reason) if reason else None)
+    for spec, result in zip(specs, _refuse_if_nothing_ran(found), strict=True):
+        if result is not None:
+            session.tell(Event("unsupported", spec.row.name, spec.variant.name, message=str(result.reason)))
+    return found
+
+
+Known = TypeVar("Known", RunResult, RunResult | None)
+
+
+def _refuse_if_nothing_ran(results: list[Known]) -> list[Known]:
+    """Raises UnsupportedError where the device can do no variant of the call: then there is nothing to report."""
+    reasons = [r.reason for r in results if r is not None and r.status == "unsupported"]
+    if reasons and all(r is not None and r.status in ("unsupported", "unavailable") for r in results):
+        raise UnsupportedError(
+            f"no variant can run here: {'; '.join(dict.fromkeys(map(str, reasons)))}; choose others, or --device"
+        )
+    return results
 
 
 def _identity(session: Session, job: Job) -> JsonObject:
@@ -94,14 +135,23 @@ def _identity(session: Session, job: Job) -> JsonObject:
         "heads": list(session.heads),
         "protocol": job.protocol.description,
         "classes": list(job.classes.to_dataset),
-        "variant": {k: v for k, v in job.spec.variant.model_dump().items() if k not in ("name", "protocol", "tta")},
+        "variant": job.spec.variant.identity,
         "device": {k: v for k, v in job.machine.items() if k in ("kind", "threads")},
         "libraries": {name: version_of(name) for name in IDENTITY_LIBRARIES},
     }
 
 
 def _execute(session: Session, job: Job) -> RunResult:
-    started = _now()
+    """The result of one run; one that says why where only its model, or its first image, showed that the variant cannot be done."""
+    try:
+        return _predict_and_score(session, job)
+    except UnsupportedError as error:
+        session.tell(job.event("unsupported", message=str(error)))
+        return not_run(job.spec, "unsupported", str(error))
+
+
+def _predict_and_score(session: Session, job: Job) -> RunResult:
+    started = now()
     spec, identity = job.spec, _identity(session, job)
     folder = session.output / spec.suite.suite / spec.row.name / spec.variant.name
     with RunDirectory(folder, identity, heads=session.heads, fresh=session.fresh) as store:
@@ -125,8 +175,6 @@ def _execute(session: Session, job: Job) -> RunResult:
 
 def _result(session: Session, job: Job, store: RunDirectory, identity: JsonObject, started: str) -> RunResult:
     """Score what the store holds of the job's images."""
-    from m2fbench.models.published import size_note, task_note
-
     spec, dataset = job.spec, session.dataset
     errors = {e.image_id: store.records[e.image_id].error for e in job.examples}
     scored = [image_id for image_id, error in errors.items() if error is None]
@@ -135,24 +183,17 @@ def _result(session: Session, job: Job, store: RunDirectory, identity: JsonObjec
         evaluation = evaluate(spec.suite, dataset, store.predictions, scored, verify=session.verify)
     fingerprint, total = dataset.fingerprint(), len(dataset.examples())
     complete = len(scored) == total
-    departure = _departure(job)
-    reason = f"{len(scored)} of {total} images" if not complete else departure
+    known = facts(session, job)
+    reason = f"{len(scored)} of {total} images" if not complete else known.departure
     reason = reason if session.score else f"predictions only, of {len(scored)} of {total} images"
     tolerance = spec.suite.tolerance if spec.checks_tolerance else {}
     status: Status = "predicted" if not session.score else "complete" if complete else "partial"
-    return RunResult(
-        suite=_suite_facts(spec.suite),
-        row=spec.row.name,
-        variant=spec.variant.model_dump(),
+    return replace(
+        known,
         status=status,
         reason=reason,
-        departure=departure,
-        rules=asdict(spec.suite.rules),
-        checkpoint=_describe_checkpoint(job.checkpoint) | store.model,
+        checkpoint=(known.checkpoint or {}) | store.model,
         dataset=fingerprint | {"scored_images": len(scored)},
-        protocol=job.protocol.description,
-        device=job.machine,
-        environment=describe_environment(),
         prediction_key=key_of(identity | {"images_sha256": fingerprint.get("images_sha256")}),
         result_key=key_of(
             {
@@ -162,50 +203,19 @@ def _result(session: Session, job: Job, store: RunDirectory, identity: JsonObjec
                 "rules": asdict(spec.suite.rules),
             }
         ),
-        limit=session.limit,
         started=started,
-        finished=_now(),
+        finished=now(),
         timings=_timings(store, scored),
         measurements=evaluation.measurements,
-        published=spec.published,
         comparisons=compare(evaluation.measurements, spec.published, comparable=reason is None, tolerance=tolerance),
         skipped=tuple({"image_id": image_id, "error": error} for image_id, error in errors.items() if error is not None),
         warnings=(
-            *job.checkpoint.warnings,
-            *job.classes.warnings,
-            *task_note(job.checkpoint, spec.suite.task),
-            *size_note(job.checkpoint, spec.protocol, spec.suite.task),
+            *known.warnings,
+            *fallback_notes(store.records[image_id] for image_id in scored),
             *evaluation.warnings,
         ),
         verified=evaluation.verified,
     )
-
-
-def _departure(job: Job) -> str | None:
-    """Why a complete run is still not what the published numbers speak of; None where it is."""
-    if job.spec.protocol.name != job.spec.suite.protocol.name:
-        return f"another protocol, {job.spec.protocol.name}"
-    if job.spec.suite.overrides:
-        return f"changed by --set {' '.join(job.spec.suite.overrides)}"
-    reference = job.spec.row.checkpoint or ""
-    if (
-        job.checkpoint.form == "transformers"
-        and job.checkpoint.revision is None
-        and "/" in reference
-        and not reference.startswith((".", "/", "~"))
-    ):
-        return f"a local folder, {job.checkpoint.folder}, in place of the hub's {reference}"
-    return None
-
-
-def _suite_facts(suite: Suite) -> JsonObject:
-    return {"name": suite.suite, "title": suite.title, "sha256": suite.hash}
-
-
-def category_records(dataset: Dataset) -> list[JsonObject]:
-    """The classes as COCO panoptic files list them."""
-    pairs = zip(dataset.category_ids, dataset.categories, strict=True)
-    return [{"id": number, "name": c.name, "isthing": int(c.is_thing)} for number, c in pairs]
 
 
 def _check_stamps(dataset: Dataset, store: RunDirectory) -> None:
@@ -222,12 +232,6 @@ def _check_stamps(dataset: Dataset, store: RunDirectory) -> None:
         )
 
 
-def _describe_checkpoint(checkpoint: "Checkpoint") -> JsonObject:
-    facts = asdict(checkpoint)
-    del facts["folder"], facts["labels"], facts["config"], facts["warnings"], facts["stamps"]
-    return facts | {"weight_files": list(checkpoint.weight_files), "classes": len(checkpoint.labels)}
-
-
 def _timings(store: RunDirectory, scored: Sequence[ImageId]) -> dict[str, float]:
     """Seconds by stage, summed over the images, whichever session they were done in."""
     totals: dict[str, float] = {}
@@ -235,7 +239,3 @@ def _timings(store: RunDirectory, scored: Sequence[ImageId]) -> dict[str, float]
         for stage, seconds in store.records[image_id].seconds.items():
             totals[stage] = totals.get(stage, 0.0) + seconds
     return totals
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -18,20 +18,20 @@ file is written aside and renamed. Resuming is subtraction: the examples of the 
 
 import contextlib
 import csv
-import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 from m2fbench.errors import StoreError
 from m2fbench.formats.names import file_stem
 from m2fbench.types import Head, Identity, ImageId, JsonObject, Predictions
+from m2fbench.writing import make_folder, store_error, write_atomically
 
 STORE_VERSION = 2
 _OURS = (
@@ -46,6 +46,8 @@ class ImageRecord:
     """What the journal says of one finished image.
 
     stamp: the state of the image that was predicted. seconds: by stage. error: why it was left out, None where it was not.
+    fallbacks: what was done otherwise than for other images, for lack of device memory; the journal has the key only where there is one,
+    so that lines of versions without it are read, and read by them.
     """
 
     image_id: ImageId
@@ -55,6 +57,19 @@ class ImageRecord:
     stamp: str
     seconds: Mapping[str, float]
     error: str | None = None
+    fallbacks: tuple[str, ...] = ()
+
+    def to_json(self) -> JsonObject:
+        return {key: value for key, value in self.__dict__.items() if key != "fallbacks" or value}
+
+    @classmethod
+    def from_json(cls, line: JsonObject) -> "ImageRecord":
+        """The record that ``to_json`` wrote. Raises TypeError and ValueError."""
+        record = cls(**line)
+        kinds = type(record.image_id) in (int, str), isinstance(record.seconds, dict), isinstance(record.fallbacks, (list, tuple))
+        if not all(kinds):
+            raise TypeError("fields of another kind")
+        return replace(record, fallbacks=tuple(map(str, record.fallbacks)))
 
 
 @dataclass(frozen=True)
@@ -110,31 +125,6 @@ def read_identity(run: Path) -> JsonObject:
     return identity
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """``path`` holds all of ``content`` or what it held before, whatever happens. Raises StoreError."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise _store_error(path, error) from error
-
-
-def _store_error(path: Path, error: OSError) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError(
-            f"{path}: the disk is full ({error.strerror}); what was finished is kept: free space and run the same command again"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreError(f"{path}: no permission to write here ({error.strerror}); choose another folder with --output")
-    return StoreError(f"{path}: cannot be written: {error.strerror or error}; choose another folder with --output")
-
-
 class RunDirectory:
     """One open, locked run directory; a context manager. Opening it again in another process is refused meanwhile."""
 
@@ -147,13 +137,13 @@ class RunDirectory:
         self._identity = dict(identity)
         self.heads = tuple(heads)
         self._folders: tuple[Head, ...] = tuple(head for head in self.heads if head != "instance")
+        make_folder(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
             for head in self._folders:
                 (path / head).mkdir(exist_ok=True)
             self._lock = (path / "lock").open("a")
         except OSError as error:
-            raise _store_error(path, error) from error
+            raise store_error(path, error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -194,7 +184,7 @@ class RunDirectory:
             self._write_map(self.path / "panoptic" / name, predictions.panoptic[1])
         if predictions.semantic is not None:
             self._write_map(self.path / "semantic" / name, predictions.semantic)
-        head = _compact(record.__dict__)
+        head = _compact(record.to_json())
         instances = ",".join(map(_compact, predictions.instances or ()))
         panoptic = "" if predictions.panoptic is None else _compact(predictions.panoptic[0])
         rest = memoryview(f"{head}\t{instances}\t{panoptic}\n".encode())
@@ -205,7 +195,7 @@ class RunDirectory:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._journal.truncate(start)
-            raise _store_error(self.path / "journal.jsonl", error) from error
+            raise store_error(self.path / "journal.jsonl", error) from error
         self._records[record.image_id] = record
 
     def _write_map(self, path: Path, content: bytes) -> None:
@@ -217,7 +207,7 @@ class RunDirectory:
         except OSError as error:
             with contextlib.suppress(OSError):
                 aside.unlink()
-            raise _store_error(path, error) from error
+            raise store_error(path, error) from error
 
     @property
     def model(self) -> JsonObject:
@@ -268,12 +258,13 @@ class RunDirectory:
         stages = sorted({stage for r in self._records.values() for stage in r.seconds})
         buffer = io.StringIO()
         table = csv.writer(buffer, lineterminator="\n")
-        table.writerow(["image_id", "height", "width", "predictions", *(f"{s}_seconds" for s in stages), "error"])
+        table.writerow(["image_id", "height", "width", "predictions", *(f"{s}_seconds" for s in stages), "fallback", "error"])
         for image_id in order:
             if (record := self._records.get(image_id)) is not None:
                 table.writerow([
                     image_id, record.height, record.width, record.predictions,
-                    *(f"{record.seconds[s]:.6f}" if s in record.seconds else "" for s in stages), record.error or "",
+                    *(f"{record.seconds[s]:.6f}" if s in record.seconds else "" for s in stages),
+                    "; ".join(record.fallbacks), record.error or "",
                 ])  # fmt: skip
         write_atomically(self.path / "images.csv", buffer.getvalue())
 
@@ -291,7 +282,7 @@ class RunDirectory:
                 try:
                     file.unlink()
                 except OSError as error:
-                    raise _store_error(file, error) from error
+                    raise store_error(file, error) from error
 
     def _check_identity(self) -> None:
         path = self.path / "identity.json"
@@ -317,7 +308,7 @@ class RunDirectory:
             if journal.seek(0, io.SEEK_END) > whole:
                 journal.truncate(whole)
         except OSError as error:
-            raise _store_error(path, error) from error
+            raise store_error(path, error) from error
         return journal
 
     def _read_journal(self) -> tuple[dict[ImageId, ImageRecord], int]:
@@ -334,9 +325,9 @@ class RunDirectory:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    record = ImageRecord(**json.loads(line.partition(b"\t")[0]))
-                    if line.count(b"\t") != 2 or type(record.image_id) not in (int, str) or not isinstance(record.seconds, dict):
-                        raise TypeError("fields of another kind")
+                    record = ImageRecord.from_json(json.loads(line.partition(b"\t")[0]))
+                    if line.count(b"\t") != 2:
+                        raise ValueError("not three fields")
                 except (ValueError, TypeError, RecursionError) as error:
                     raise StoreError(f"{path}: byte {whole}: not a line of a journal ({error}); start over with --fresh") from error
                 records[record.image_id] = record

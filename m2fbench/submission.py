@@ -7,8 +7,8 @@ from pathlib import Path
 
 from m2fbench.errors import StoreError
 from m2fbench.formats.cityscapes_instances import write as write_cityscapes
-from m2fbench.store import write_atomically
 from m2fbench.types import Dataset, Example, JsonObject, Predictions
+from m2fbench.writing import write_atomically
 
 MARKER = "m2fbench.json"
 """Says that a folder is a submission of ours, and of which predictions."""

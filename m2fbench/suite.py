@@ -14,115 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from m2fbench.errors import SuiteError
 from m2fbench.labels import label_sets
 from m2fbench.registry import Registry, near
+from m2fbench.sections import (
+    DatasetSection,
+    Finite,
+    FlopsSection,
+    Kinds,
+    Name,
+    ProtocolSection,
+    Row,
+    Scope,
+    SpeedSection,
+    Strict,
+    Variant,
+)
 from m2fbench.suite_text import FROM_COMMAND_LINE, apply_override, described, expand, place, problems_of
-from m2fbench.types import Dataset, Head, JsonObject, MeanRule, Metric, Published, ScoringRules
+from m2fbench.types import Dataset, Head, JsonObject, Metric, Published, ScoringRules
 from m2fbench.yaml_lines import KeyPath, Lines, read_yaml
 
 datasets: Registry[type[Dataset]] = Registry("dataset", "m2fbench.datasets")
 metrics: Registry[Metric] = Registry("metric", "m2fbench.metrics")
 
 HEADS: tuple[Head, ...] = get_args(Head)
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-ProtocolName = Literal["paper", "transformers", "transformers-best"]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class DatasetSection(BaseModel):
-    """Which dataset; every other key is an option of that dataset's reader."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-    name: str = Field(description="A dataset reader: see `m2fbench list datasets`.")
-
-    @property
-    def options(self) -> JsonObject:
-        return dict(self.model_extra or {})
-
-
-Pixels = Annotated[int, Field(ge=1, le=32768)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class TestTimeAugmentation(Strict):
-    """The looks at one image whose score maps are averaged: every size, as it is and mirrored. Semantic predictions only."""
-
-    min_sizes: list[Pixels] = Field(min_length=1, description="Shortest edges, of the image already resized by the protocol.")
-    max_size: Pixels = Field(description="Cap on the longest edge.")
-    flip: bool = Field(True, description="Each size a second time, mirrored.")
-
-
-class ProtocolSection(Strict):
-    """How an image becomes the model's input, and its output a prediction."""
-
-    name: ProtocolName = Field("paper", description="`paper`, or one of the two plain Hugging Face paths.")
-    min_size: int = Field(ge=1, le=8192, description="Shortest edge after the resize, in pixels.")
-    max_size: int = Field(ge=1, le=32768, description="Cap on the longest edge, in pixels.")
-    detections: int = Field(100, ge=1, description="Detections kept per image.")
-    object_threshold: Share = Field(0.8, description="Panoptic: the class probability that a query must exceed.")
-    overlap_threshold: Share = Field(0.8, description="Panoptic: the share of its own area that a query must win.")
-    semantic_resize: Literal["before", "after"] = Field(
-        "before", description="Bring masks to the image's size before the semantic inference, or its scores after it."
-    )
-    mean_iou: MeanRule = Field("present", description="Classes that mIoU is the mean over: `present`, `union` or `all`.")
-    tta: TestTimeAugmentation | None = Field(None, description="What a variant with `tta: paper` does.")
-
-
-class RowProtocol(Strict):
-    """What of the protocol is different for one row; every key is one of the protocol's."""
-
-    min_size: int | None = Field(None, ge=1, le=8192)
-    max_size: int | None = Field(None, ge=1, le=32768)
-    detections: int | None = Field(None, ge=1)
-    object_threshold: Share | None = None
-    overlap_threshold: Share | None = None
-    semantic_resize: Literal["before", "after"] | None = None
-    tta: TestTimeAugmentation | None = None
-
-
-class Row(Strict):
-    """One line of the published table: a checkpoint, and the numbers printed for it."""
-
-    name: Name = Field(description="The row's name in tables and in the run directory.")
-    checkpoint: str | None = Field(
-        None, description="Hub id (`@revision` to pin), folder, .pkl or .pth file, `zoo:NAME`, https address, or `bundled:NAME`."
-    )
-    config: str | None = Field(None, description="detectron2 config of a single file, in place of the config.yaml beside it.")
-    labels: str | None = Field(None, description="Class names of a single file: a label set, or a file of names.")
-    unavailable: str | None = Field(None, description="Why the row cannot be run (then it has no checkpoint).")
-    protocol: RowProtocol | None = Field(None, description="Settings of the protocol that are this row's own.")
-    published: dict[str, Finite] = Field(default_factory=dict, description="Metric name -> published value, of the first variant.")
-    published_variants: dict[str, dict[str, Finite]] = Field(
-        default_factory=dict, description="The same of further variants: variant -> metric name -> published value."
-    )
-    source: str = Field("", description="Where the published values are printed.")
-
-    @model_validator(mode="after")
-    def _check(self) -> "Row":
-        if (self.checkpoint is None) == (self.unavailable is None):
-            raise ValueError("either 'checkpoint' or 'unavailable', one of the two")
-        if (self.published or self.published_variants) and not self.source:
-            raise ValueError("'source', saying where the published values are printed")
-        return self
-
-
-class Variant(Strict):
-    """Settings under which every row runs once more."""
-
-    name: Name
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of weights and forward pass.")
-    attention: Literal["eager", "sdpa"] = Field("sdpa", description="Attention kernels, in model and backbone.")
-    tf32: bool = Field(False, description="Let CUDA round float32 matrix products to TF32.")
-    protocol: ProtocolName | None = Field(None, description="Another protocol than the suite's.")
-    tta: Literal["paper"] | None = Field(None, description="Multi-scale and flip testing, as `protocol.tta` has it.")
 
 
 class Suite(Strict):
@@ -137,10 +54,15 @@ class Suite(Strict):
     metrics: list[str] = Field(min_length=1)
     checkpoints: list[Row] = Field(min_length=1)
     variants: list[Variant] = Field(default_factory=lambda: [Variant(name="default")], min_length=1)
+    measure: Kinds = Field(
+        ["accuracy"], description="`accuracy`, `speed`, `flops`, `energy` (which includes speed); one or a list."
+    )
+    speed: SpeedSection = Field(default_factory=SpeedSection)
     tolerance: dict[str, Annotated[Finite, Field(ge=0)]] = Field(
         default_factory=dict,
         description="Metric name -> largest difference from the published value, in the metric's unit; exit status 1 beyond it.",
     )
+    flops: FlopsSection = Field(default_factory=FlopsSection, description="Inputs of `m2fbench flops`.")
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="What an unreadable image does: stop, or be counted and left out."
     )
@@ -157,6 +79,8 @@ class Suite(Strict):
             if len(names) != len(set(names)):
                 twice = next(n for n in names if names.count(n) > 1)
                 raise ValueError(f"{kind} of different names ('{twice}' is there twice)")
+        if self.speed.heads is not None and self.task not in self.speed.heads:
+            raise ValueError(f"'speed.heads' with the task's own, {self.task}, among them")
         for variant in self.variants:
             if variant.tta and (
                 self.task != "semantic" or any(spec.tta is None for spec in map(self.protocol_of, self.checkpoints))
@@ -181,6 +105,12 @@ class Suite(Strict):
         """The kinds of prediction that the metrics are computed from."""
         asked = {metrics.get(name).head for name in self.metrics}
         return tuple(head for head in HEADS if head in asked)
+
+    @property
+    def timed_heads(self) -> dict[Scope, tuple[Head, ...]]:
+        """The heads that each scope of a speed measurement runs."""
+        enabled = tuple(head for head in HEADS if head in (self.speed.heads or self.heads))
+        return {"paper": enabled, "task": (self.task,)}
 
     @property
     def rules(self) -> ScoringRules:
@@ -262,6 +192,14 @@ def find_suite(name_or_path: str | Path) -> Path:
     raise SuiteError(
         f"{name_or_path}: no such file, and no suite of that name{near(path.stem, known)}; the shipped suites are {', '.join(known)}"
     )
+
+
+def is_suite(name_or_path: str) -> bool:
+    """Whether it is the name of a shipped suite, or a YAML file with the key ``suite`` (a detectron2 config has none)."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return re.search(rb"^suite\s*:", path.read_bytes()[: 1 << 16], re.MULTILINE) is not None
+    return name_or_path in suite_names() and not path.exists()
 
 
 def load_suite(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Suite:

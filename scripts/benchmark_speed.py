@@ -1,11 +1,12 @@
 """m2fbench's own speed, as ratios measured side by side in one run, with fixed threads and absolute times beside them.
 
-    python scripts/benchmark_speed.py                       # post-processing and scoring, about two minutes
+    python scripts/benchmark_speed.py                       # scoring, about two minutes
     python scripts/benchmark_speed.py --photos DIR          # and the overhead of a whole run, on 20 photos of DIR
 
-1. Post-processing per image, against the paper's own order of operations written plainly (scripts/plain_paper.py).
-2. Scoring 1000 images x 100 masks, against pycocotools and against hotcoco alone, loading included on every side.
-3. Swin-T with random weights at 800/1333: the share of wall time outside forward pass and post-processing.
+1. Scoring 1000 images x 100 masks, against pycocotools and against hotcoco alone, loading included on every side.
+2. Swin-T with random weights at 800/1333: the share of wall time outside forward pass and post-processing.
+
+Post-processing has a script of its own, benchmark_postprocess.py.
 """
 
 import argparse
@@ -24,14 +25,11 @@ import hotcoco
 import numpy as np
 import torch
 from PIL import Image
-from plain_paper import plain_instances
 
 import m2fbench
 from m2fbench.datasets.coco_instance import CocoInstance, CocoOptions
 from m2fbench.environment import describe_environment
 from m2fbench.metrics.coco_ap import CocoAP
-from m2fbench.models.postprocess import encode_masks, instance_inference
-from m2fbench.models.preprocess import Geometry
 from m2fbench.scoring import open_dataset
 from m2fbench.store import ImagePredictions, ImageRecord, RunDirectory
 from m2fbench.types import Predictions, ScoringRules
@@ -53,37 +51,6 @@ def report(title: str, times: dict[str, float], reference: str) -> None:
     print(f"\n{title}")
     for name, value in times.items():
         print(f"  {name:<44} {value:10.1f} ms   {value / times[reference]:6.2f} x {reference}")
-
-
-def postprocessing(rounds: int) -> None:
-    geometry = Geometry((427, 640), (800, 1199), (800, 1216))
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.nn.functional.interpolate(
-        3 * torch.randn(1, 100, 12, 19, generator=generator) - 1, size=(200, 304), mode="bicubic"
-    )[0]
-    classes = torch.randn(100, 134, generator=generator)
-    for query in range(40):  # the confident queries share the 100 detections among them, about three classes each
-        classes[query, torch.randperm(80, generator=generator)[:3]] += 8
-    distinct = len((classes.softmax(-1)[:, :-1].flatten().topk(100).indices // 133).unique())
-    things = list(range(80))
-    found = instance_inference(classes, masks, geometry, things=things)
-    scores, labels, plain = plain_instances(classes, masks, geometry, things)
-    expected = sorted((int(c), r["counts"]) for c, r in zip(labels, encode_masks(plain), strict=True))
-    assert sorted((int(c), r["counts"]) for c, r in zip(found.categories, found.rles, strict=True)) == expected
-    gap = float(np.abs(np.sort(found.scores) - np.sort(scores.double().numpy())).max())
-    times = milliseconds(
-        rounds,
-        **{
-            "paper's order": lambda: plain_instances(classes, masks, geometry, things),
-            "paper's order, masks encoded": lambda: encode_masks(plain_instances(classes, masks, geometry, things)[2]),
-            "m2fbench, masks encoded": lambda: instance_inference(classes, masks, geometry, things=things),
-        },
-    )
-    report(
-        f"Instance post-processing, Q=100 C=133, 800x1199 to 427x640, {distinct} distinct queries in the top 100, panoptic model", times,
-        "m2fbench, masks encoded",
-    )  # fmt: skip
-    print(f"  masks and classes identical, scores within {gap:.1e}")
 
 
 def scoring(rounds: int, images: int = 1000, masks: int = 100) -> None:
@@ -260,7 +227,7 @@ def swin_t(folder: Path, labels: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="folder of JPEG photos for the third part; without it that part is left out")
+    parser.add_argument("--photos", type=Path, help="folder of JPEG photos for the second part; without it that part is left out")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
@@ -273,7 +240,6 @@ def main() -> None:
     print(
         f"{facts['processor']}, {facts['cpu_count']} cores, {args.threads} torch threads, Python {platform.python_version()}, {libraries}"
     )
-    postprocessing(args.rounds)
     scoring(max(3, args.rounds // 2))
     if args.photos:
         overhead(args.photos, args.count)

@@ -22,7 +22,7 @@ from conftest import make_checkpoint
 from m2fbench.errors import CheckpointError
 from m2fbench.models.checkpoint import resolve
 from m2fbench.models.load import LoadedModel, load
-from m2fbench.suite import Variant
+from m2fbench.sections import Variant
 
 PLAIN = Variant(name="plain")
 

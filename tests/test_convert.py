@@ -21,7 +21,7 @@ from m2fbench.models.convert import Conversion, request
 from m2fbench.models.convert import convert as convert_as
 from m2fbench.models.load import load
 from m2fbench.models.published import paper_size
-from m2fbench.suite import Variant
+from m2fbench.sections import Variant
 
 PLAIN = Variant(name="plain")
 FORMS = ["original_r50.pkl", "original_swin.pkl", "mmdetection_r50.pth", "mmdetection_swin.pth"]

@@ -22,7 +22,7 @@ import numpy as np, torch
 from m2fbench.errors import CheckpointError
 from m2fbench.models.checkpoint import resolve
 from m2fbench.models.load import load
-from m2fbench.suite import Variant
+from m2fbench.sections import Variant
 from test_fuzz_checkpoints import mutate
 
 source, kind, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

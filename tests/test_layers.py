@@ -11,6 +11,7 @@ LAYERS = [
     {"errors", "types", "registry"},
     {
         "yaml_lines",
+        "sections",
         "suite_text",
         "labels",
         "suite",
@@ -22,8 +23,9 @@ LAYERS = [
         "download",
         "files",
         "unpacking",
+        "writing",
     },
-    {"datasets", "models"},
+    {"datasets", "models", "profiling"},
     {
         "peers",
         "submission",
@@ -31,20 +33,27 @@ LAYERS = [
         "planning",
         "predicting",
         "runner",
+        "facts",
+        "speed",
+        "speed_results",
+        "speed_work",
         "inspection",
         "doctor",
         "acquire",
         "completeness",
+        "flops",
+        "flops_inputs",
+        "flops_results",
     },
     {"reporting"},
-    {"cli", "cli_datasets", "__main__", "__init__"},
+    {"cli", "cli_common", "cli_costs", "cli_datasets", "cli_speed", "__main__", "__init__"},
 ]
-ALONE = {"datasets", "models", "metrics"}  # siblings of a layer that do not import each other
+ALONE = {"datasets", "models", "metrics", "profiling"}  # siblings of a layer that do not import each other
 HOMES = {
-    "torch": {"models"},
+    "torch": {"models", "profiling"},
     "transformers": {"models"},
-    "typer": {"cli", "cli_datasets"},
-    "rich": {"cli", "cli_datasets", "reporting"},
+    "typer": {"cli", "cli_common", "cli_costs", "cli_datasets", "cli_speed"},
+    "rich": {"cli", "cli_common", "cli_costs", "cli_datasets", "cli_speed", "reporting"},
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

@@ -13,7 +13,7 @@ from m2fbench.errors import CheckpointError
 from m2fbench.models.checkpoint import resolve
 from m2fbench.models.load import load
 from m2fbench.models.torch_files import read_torch
-from m2fbench.suite import Variant
+from m2fbench.sections import Variant
 
 PLAIN = Variant(name="plain")
 

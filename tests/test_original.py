@@ -23,7 +23,7 @@ from m2fbench.models.checkpoint import Checkpoint, resolve
 from m2fbench.models.load import load
 from m2fbench.models.original import architecture, modern_names, to_transformers
 from m2fbench.models.zoo import zoo_entries
-from m2fbench.suite import Variant
+from m2fbench.sections import Variant
 
 PLAIN = Variant(name="plain")
 Logits = tuple[torch.Tensor, torch.Tensor]
@@ -132,7 +132,7 @@ from PIL import Image
 from m2fbench.models.checkpoint import resolve
 from m2fbench.models.load import load
 from m2fbench.models.preprocess import preprocess
-from m2fbench.suite import Variant
+from m2fbench.sections import Variant
 torch.set_num_threads(2)
 file, logits, photos = sys.argv[1:]
 golden = np.load(logits)

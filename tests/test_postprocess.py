@@ -13,10 +13,18 @@ import torch
 from conftest import FIXTURES, SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_paper import plain_instances
+from plain_paper import plain_instances, plain_panoptic
 
 from m2fbench.models import postprocess
-from m2fbench.models.postprocess import encode_masks, instance_inference, panoptic_inference, upsample
+from m2fbench.models.postprocess import (
+    encode_instances,
+    encode_masks,
+    instance_inference,
+    instance_masks,
+    panoptic_inference,
+    select_detections,
+    upsample,
+)
 from m2fbench.models.preprocess import Geometry
 
 GOLDEN = sorted((SHARED / "golden").glob("postprocess_*.npz")) or [
@@ -133,11 +141,121 @@ def test_faster_order_gives_what_the_plain_order_gives(
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(postprocess.BLOCK_BYTES, "cpu", block)
         found = instance_inference(class_logits, mask_logits, geometry, things=things, detections=detections)
+        halves = encode_instances(instance_masks(select_detections(class_logits, things, detections), mask_logits, geometry))
+    assert halves.rles == found.rles
+    np.testing.assert_array_equal(halves.categories, found.categories)
+    np.testing.assert_array_equal(halves.scores, found.scores)
     scores, labels, masks = plain_instances(class_logits, mask_logits, geometry, things, detections)
     expected = sorted((int(c), r["counts"]) for c, r in zip(labels, encode_masks(masks) if len(masks) else [], strict=True))
     assert sorted((int(c), r["counts"]) for c, r in zip(found.categories, found.rles, strict=True)) == expected
     np.testing.assert_allclose(sorted(found.scores), sorted(scores.double()), rtol=0, atol=1e-6)
     assert (np.diff(found.scores) <= 0).all()
+
+
+LIMITS = {
+    "object_threshold": st.sampled_from([0.0, 0.3, 0.8, 0.999]),
+    "overlap_threshold": st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+}
+
+
+def _same_map(logits: tuple[torch.Tensor, torch.Tensor], geometry: Geometry, classes: int, limits: dict[str, float]) -> None:
+    """Pixel for pixel and segment for segment; every second class is a thing."""
+    things = list(range(0, classes, 2))
+    ids, segments = plain_panoptic(*logits, geometry, things, **limits)
+    found = panoptic_inference(*logits, geometry, things=things, **limits)
+    assert [(s.id, s.category) for s in found.segments] == segments
+    assert found.ids.dtype == np.int32
+    np.testing.assert_array_equal(found.ids, ids.numpy())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    queries=st.integers(1, 30),
+    classes=st.integers(1, 5),
+    size=st.tuples(st.integers(40, 90), st.sampled_from([96, 112])),
+    resized=st.tuples(st.integers(40, 96), st.sampled_from([80, 96])),
+    same_size=st.booleans(),
+    block=st.sampled_from([1, 80_000, 1 << 24]),
+    spread=st.sampled_from([0.5, 3.0, 8.0]),
+    limits=st.fixed_dictionaries(LIMITS),
+)
+def test_the_vectorised_rule_gives_the_plain_rules_map(
+    seed: int,
+    queries: int,
+    classes: int,
+    size: tuple[int, int],
+    resized: tuple[int, int],
+    same_size: bool,
+    block: int,
+    spread: float,
+    limits: dict[str, float],
+) -> None:
+    """Few classes, so that stuff merges. Smaller sizes, and rows that fill no vector register, torch itself rounds otherwise alone than in
+    a batch, which the plain order has."""
+    geometry = Geometry(resized if same_size else size, resized, (96, 96))
+    class_logits, mask_logits = _random(seed, queries, classes, geometry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(postprocess.BLOCK_BYTES, "cpu", block)
+        _same_map((spread * class_logits, mask_logits), geometry, classes, limits)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), queries=st.integers(1, 20), classes=st.integers(1, 3), limits=st.fixed_dictionaries(LIMITS)
+)  # fmt: skip
+def test_of_equals_the_first_query_wins(seed: int, queries: int, classes: int, limits: dict[str, float]) -> None:
+    """Few values at a size that needs no interpolation: most pixels are ties, at 0.5 and at 0 too, and whole masks are empty."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.tensor([-200.0, -3.0, 0.0, 3.0, 40.0])
+    mask_logits = values[torch.randint(5, (queries, 8, 8), generator=generator)].repeat_interleave(8, 1).repeat_interleave(8, 2)
+    mask_logits[torch.rand(queries, generator=generator) < 0.2] = -200.0
+    class_logits = 2.0 * torch.randint(4, (queries, classes + 1), generator=generator)
+    _same_map((class_logits, mask_logits), Geometry((64, 64), (64, 64), (64, 64)), classes, limits)
+
+
+def test_a_share_at_the_threshold_is_enough() -> None:
+    """7 of 10 rows are 0.7 as Python divides, a little less in single precision; and all of an area is a share of 1."""
+    rows = [(0, 10), (0, 3), (10, 64)]  # the first query loses 3 of its 10 rows to the second, who is surer
+    mask_logits = torch.full((3, 64, 64), -200.0)
+    for query, (start, stop) in enumerate(rows):
+        mask_logits[query, start:stop] = 40.0
+    class_logits = torch.zeros(3, 4)
+    class_logits[[0, 1, 2], [0, 1, 2]] = torch.tensor([5.0, 9.0, 7.0])
+    order = [2, 0, 1]  # where all are 0 the first wins, which is to be the one that fills the rest
+    geometry = Geometry((64, 64), (64, 64), (64, 64))
+    for threshold, expected in ((0.7, [2, 0, 1]), (0.7 + 1e-9, [2, 1]), (1.0, [2, 1])):
+        found = panoptic_inference(class_logits[order], mask_logits[order], geometry, things=[0], overlap_threshold=threshold)
+        assert [s.category for s in found.segments] == expected, threshold
+
+
+def test_more_queries_than_a_byte_counts() -> None:
+    geometry = Geometry((40, 50), (64, 64), (64, 64))
+    mask_logits = torch.full((300, 16, 16), -8.0)
+    for query in range(300):  # each a stripe of its own, those of the last 50 over those of the first
+        mask_logits[query, query % 250 // 16, query % 16] = 9.0 + query / 100
+    class_logits = torch.zeros(300, 301)
+    class_logits[torch.arange(300), torch.arange(300)] = 20.0
+    for overlap in (0.0, 0.5):
+        ids, segments = plain_panoptic(class_logits, mask_logits, geometry, list(range(150)), overlap_threshold=overlap)
+        found = panoptic_inference(class_logits, mask_logits, geometry, things=range(150), overlap_threshold=overlap)
+        assert len(segments) > 200
+        assert [(s.id, s.category) for s in found.segments] == segments
+        np.testing.assert_array_equal(found.ids, ids.numpy())
+
+
+def test_a_winner_is_solid_where_its_value_is_half_its_probability() -> None:
+    """The comparison that spares keeping each winner's own sigmoid: for every float next to 0.5 and every kind of probability."""
+    near = [0.5]
+    for _ in range(40):
+        near.append(float(np.nextafter(np.float32(near[-1]), np.float32(0))))
+    near += [float(np.nextafter(np.float32(0.5), np.float32(1))), 0.0, 1e-30, 0.25, 0.75, 1.0]
+    sigmoid = torch.tensor(near)
+    generator = torch.Generator().manual_seed(0)
+    powers = 2.0 ** -torch.arange(0, 12)
+    probability = torch.cat((torch.rand(200_000, generator=generator), powers, torch.nextafter(powers, powers * 0), powers * 0.75))
+    probability = probability[probability > 1e-3][:, None]
+    assert torch.equal(probability * sigmoid >= probability / 2, (sigmoid >= 0.5).expand(len(probability), -1))
 
 
 def test_empty_masks_stay_with_score_zero() -> None:

@@ -13,8 +13,8 @@ from m2fbench.errors import CheckpointError
 from m2fbench.models.classes import match_classes
 from m2fbench.models.protocols import ModelClasses, Protocol, build_protocol, model_classes
 from m2fbench.models.semantic import View
-from m2fbench.suite import ProtocolSection
-from m2fbench.types import InstanceSet
+from m2fbench.sections import ProtocolSection
+from m2fbench.types import Head, InstanceSet
 
 CLASSES: ModelClasses = model_classes(match_classes([c.name for c in CATEGORIES], CATEGORIES[:6]), [True] * 6)
 
@@ -111,3 +111,37 @@ def test_only_things_are_kept_of_a_panoptic_model(tiny_checkpoint: Path) -> None
     found = instances(protocol, classes, torch.ones(3, 32, 32), np.zeros((128, 128, 3), np.uint8))
     assert set(found.categories.tolist()) <= set(range(6))
     assert found.categories[0] == 2
+
+
+@pytest.mark.parametrize("name", ["paper", "transformers", "transformers-best"])
+@pytest.mark.parametrize("heads", [["instance"], ["panoptic"], ["semantic"], ["instance", "panoptic", "semantic"]], ids="+".join)
+def test_the_halves_make_the_whole(name: str, heads: list[Head], tiny_checkpoint: Path) -> None:
+    """``infer`` is ``finish`` after ``compute``, which leaves tensors."""
+    protocol = build_protocol(section(name), tiny_checkpoint, CLASSES, heads)
+    generator = torch.Generator().manual_seed(4)
+    classes = 3 * torch.randn(12, 11, generator=generator)
+    classes[:6, :] += 9 * torch.eye(6, 11)
+    coarse = 8 * torch.randn(1, 12, 4, 5, generator=generator) - 2
+    masks = torch.nn.functional.interpolate(coarse, size=(32, 48), mode="bicubic")[0]
+    (data,) = protocol.prepare(np.zeros((100, 140, 3), np.uint8))
+    views = [View(classes, masks, data.geometry)]
+    left = protocol.compute(views)
+    found, whole = protocol.finish(left), protocol.infer(views)
+    assert [getattr(left, field) is not None for field in ("instances", "panoptic", "semantic")] == [
+        head in heads for head in ("instance", "panoptic", "semantic")
+    ]
+    assert (found.instances is None, found.panoptic is None, found.semantic is None) == tuple(
+        head not in heads for head in ("instance", "panoptic", "semantic")
+    )
+    if found.instances is not None and whole.instances is not None:
+        assert len(found.instances) > 0
+        assert found.instances.rles == whole.instances.rles
+        for field in ("categories", "scores", "is_crowd"):
+            np.testing.assert_array_equal(getattr(found.instances, field), getattr(whole.instances, field))
+    if found.panoptic is not None and whole.panoptic is not None:
+        assert len(found.panoptic.segments) > 0
+        assert found.panoptic.segments == whole.panoptic.segments
+        np.testing.assert_array_equal(found.panoptic.ids, whole.panoptic.ids)
+    if found.semantic is not None and whole.semantic is not None:
+        assert found.semantic.dtype == whole.semantic.dtype
+        np.testing.assert_array_equal(found.semantic, whole.semantic)

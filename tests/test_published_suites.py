@@ -12,7 +12,8 @@ from m2fbench.labels import label_set
 from m2fbench.models.checkpoint import resolve
 from m2fbench.models.published import like_row
 from m2fbench.models.zoo import PREFIX, ZooEntry, zoo_entries
-from m2fbench.suite import Row, RunSpec, Suite, load_suite, suite_names
+from m2fbench.sections import Row
+from m2fbench.suite import RunSpec, Suite, load_suite, suite_names
 
 SLUGS = {
     "R50": "r50", "R101": "r101", "Swin-T": "swin-t", "Swin-S": "swin-s", "Swin-B": "swin-b", "Swin-B (IN21k)": "swin-b-in21k",

@@ -53,7 +53,7 @@ def test_a_run_leaves_a_complete_directory(shapes_suite: Callable[..., Path], tm
     assert len(table) == 5
     assert table[0].startswith("image_id,height,width,predictions,encode_seconds,forward_seconds,")
     document = json.loads((folder / "result.json").read_bytes())
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["suite"]["sha256"] == m2fbench.load_suite(tmp_path / "shapes.yaml").hash
     assert document["checkpoint"]["parameters"] > 10_000
     assert len(document["checkpoint"]["sha256"]) == 64

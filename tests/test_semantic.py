@@ -23,7 +23,7 @@ from m2fbench.models.load import load, timed_forward
 from m2fbench.models.postprocess import panoptic_inference
 from m2fbench.models.preprocess import Geometry, augment, preprocess
 from m2fbench.models.semantic import View, bilinear_rows, semantic_inference, source_rows
-from m2fbench.suite import Variant
+from m2fbench.sections import Variant
 
 GOLDEN = sorted((SHARED / "golden").glob("postprocess_*.npz")) or [
     pytest.param(None, marks=pytest.mark.skip(reason="no golden data here"))

@@ -13,7 +13,7 @@ from m2fbench.errors import CheckpointError
 from m2fbench.inspection import inspect
 from m2fbench.models.checkpoint import resolve
 from m2fbench.models.load import load
-from m2fbench.suite import Variant
+from m2fbench.sections import Variant
 
 LABELS = [c.name for c in CATEGORIES]
 STAGES = ["stage1", "stage2", "stage3", "stage4"]

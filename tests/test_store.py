@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2fbench import store as storing
 from m2fbench.errors import StoreError
 from m2fbench.results import Comparison, RunResult, compare, read_result
-from m2fbench.store import ImagePredictions, ImageRecord, RunDirectory, differences, key_of, read_table, write_atomically
+from m2fbench.store import ImagePredictions, ImageRecord, RunDirectory, differences, key_of, read_table
 from m2fbench.types import Measurement, Published
+from m2fbench.writing import write_atomically
 
 IDENTITY = {"a": 1, "b": {"c": "x"}}
 
@@ -44,8 +44,8 @@ def test_what_is_appended_is_there_again(tmp_path: Path) -> None:
         assert json.loads(store.predictions.instances.read_bytes()) == [prediction(1), prediction(1, 1e-17), prediction(2, 1 / 3)]
         store.write_table([1, 2, "x"])
     rows = (tmp_path / "run/images.csv").read_text().splitlines()
-    assert rows[0] == "image_id,height,width,predictions,forward_seconds,error"
-    assert rows[2] == "2,4,5,1,0.500000,"
+    assert rows[0] == "image_id,height,width,predictions,forward_seconds,fallback,error"
+    assert rows[2] == "2,4,5,1,0.500000,,"
     assert read_table(tmp_path / "run") == {"1": "", "2": "", "x": ""}
 
 
@@ -155,7 +155,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storing.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match="the disk is full"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
@@ -232,11 +232,21 @@ def test_comparisons() -> None:
     assert large.within is False, "a figure that could not be measured does not pass a check"
 
 
+def test_a_result_of_the_version_before_is_read(tmp_path: Path) -> None:
+    old = result().to_json() | {"schema_version": 1}
+    del old["kind"], old["details"]
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(old))
+    again = read_result(path)
+    assert (again.kind, again.details, again.to_json()["schema_version"]) == ("accuracy", None, 2)
+    assert again.to_json()["measurements"] == result().to_json()["measurements"]
+
+
 @pytest.mark.parametrize(
     ("version", "remedy"), [(99, "update m2fbench"), (0, "run the suite again"), (None, "run the suite again")]
 )
 def test_results_of_other_versions(tmp_path: Path, version: int | None, remedy: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(json.dumps(result().to_json() | {"schema_version": version}))
-    with pytest.raises(StoreError, match=f"expected result schema version 1, got {version}; {remedy}"):
+    with pytest.raises(StoreError, match=f"expected result schema version 2, got {version}; {remedy}"):
         read_result(path)

@@ -163,22 +163,10 @@ def _trained(folder: Path, reference: str) -> Path:
 
 
 def _resolve_folder(reference: str, given: str | None) -> Checkpoint:
-    folder, revision = _locate(reference)
-    config = _read_config(folder, reference)
-    _refuse_absurd(config, reference)
-    files = _weight_files(folder, reference)
-    try:
-        labels, queries = _labels(config), _queries(config)
-        backbone = str((config.get("backbone_config") or {}).get("model_type") or _BACKBONES[config["model_type"]])
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{reference}: config.json is not a Mask2Former's ({error}); copy or download it again") from None
-    if given:
-        names = given_labels(given)
-        if len(names) != len(labels):
-            raise CheckpointError(
-                f"{reference}: has {len(labels)} classes, labels {given} names {len(names)}; give one name for each"
-            )
-        labels = names
+    folder, revision = locate(reference)
+    config = read_config(folder, reference)
+    files = weight_files(folder, reference)
+    labels, queries, backbone = config_facts(config, reference, given)
     return Checkpoint(
         reference=reference,
         folder=folder,
@@ -191,6 +179,24 @@ def _resolve_folder(reference: str, given: str | None) -> Checkpoint:
         stamps=tuple(stamp_of(folder / name) for name in files),
         config=config,
     )
+
+
+def config_facts(config: JsonObject, reference: str, given: str | None) -> tuple[tuple[str, ...], int, str]:
+    """(class names, queries, kind of backbone) of a transformers config. given: a label set or a file of names, in place of its own names.
+
+    Raises CheckpointError where the config is not whole, or ``given`` does not name each class.
+    """
+    try:
+        labels, queries = _labels(config), _queries(config)
+        backbone = str((config.get("backbone_config") or {}).get("model_type") or _BACKBONES[config["model_type"]])
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{reference}: config.json is not a Mask2Former's ({error}); copy or download it again") from None
+    if not given:
+        return labels, queries, backbone
+    names = given_labels(given)
+    if len(names) != len(labels):
+        raise CheckpointError(f"{reference}: has {len(labels)} classes, labels {given} names {len(names)}; give one name for each")
+    return names, queries, backbone
 
 
 MAX_LAYERS, MAX_WIDTH = 1000, 200_000  # beyond these a config is damaged, or means to exhaust the machine
@@ -234,7 +240,8 @@ def _labels(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(labels[key]) for key in sorted(labels, key=int))
 
 
-def _locate(reference: str) -> tuple[Path, str | None]:
+def locate(reference: str, *, weights: bool = True) -> tuple[Path, str | None]:
+    """(folder in transformers' layout, hub commit or None). weights: False to download config.json alone. Raises CheckpointError."""
     if reference.startswith("bundled:"):
         folder = bundled_folder() / reference.removeprefix("bundled:")
         if folder.name not in bundled_names() or folder.parent != bundled_folder():
@@ -250,10 +257,10 @@ def _locate(reference: str) -> tuple[Path, str | None]:
         raise CheckpointError(
             f"{shown(reference)}: no such folder{_seen_from(path)}, and not a hub id (owner/name or owner/name@revision)"
         )
-    return _download(reference)
+    return _download(reference, weights)
 
 
-def _download(reference: str) -> tuple[Path, str]:
+def _download(reference: str, weights: bool) -> tuple[Path, str]:
     """The hub snapshot of ``owner/name[@revision]`` and its commit: config first, then one set of weights.
 
     What is in huggingface_hub's cache already is not downloaded again, and serves where the hub cannot be reached.
@@ -276,7 +283,9 @@ def _download(reference: str) -> tuple[Path, str]:
     try:
         folder = snapshot("config.json", "preprocessor_config.json")
         commit = folder.name
-        _read_config(folder, reference)
+        read_config(folder, reference)
+        if not weights:
+            return folder, commit
         snapshot("model*.safetensors", "model.safetensors.index.json", commit=commit)
         if not any((folder / name).is_file() for name in WEIGHTS[:2]):
             snapshot("pytorch_model*.bin", "pytorch_model.bin.index.json", commit=commit)
@@ -302,7 +311,8 @@ def _download(reference: str) -> tuple[Path, str]:
         raise CheckpointError(f"{reference}: the download could not be stored: {error}; free space or set HF_HOME") from error
 
 
-def _read_config(folder: Path, reference: str) -> dict[str, Any]:
+def read_config(folder: Path, reference: str) -> JsonObject:
+    """config.json of a Mask2Former or a sister of it. Raises CheckpointError, also where a size in it is out of all proportion."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_bytes())
@@ -323,10 +333,11 @@ def _read_config(folder: Path, reference: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{reference}: expected a Mask2Former checkpoint, or a sister of it (model_type {known}), got {kind!r}"
         )
+    _refuse_absurd(config, reference)
     return dict(config)
 
 
-def _weight_files(folder: Path, reference: str) -> tuple[str, ...]:
+def weight_files(folder: Path, reference: str) -> tuple[str, ...]:
     """Names of the files that hold the weights, the index of sharded ones included."""
     for name in WEIGHTS:
         path = folder / name

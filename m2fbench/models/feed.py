@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,34 +17,36 @@ from m2fbench.types import Example
 
 READ_AHEAD = 2  # images each worker keeps ready
 
+Prepared = TypeVar("Prepared")
+
 
 @dataclass(frozen=True)
-class Fed:
-    """One example's input, one for each look at it, or what was wrong with its image. load_seconds: decoding and preparing, in the worker.
+class Fed(Generic[Prepared]):
+    """One example as prepared, or what was wrong with its image. load_seconds: decoding and preparing, in the worker.
     wait_seconds: what the caller waited for it."""
 
     example: Example
-    data: tuple[ModelInput, ...] | ImageError
+    data: Prepared | ImageError
     load_seconds: float
     wait_seconds: float = 0.0
 
 
-class _Prepared(Dataset[Fed]):
+class _Prepared(Dataset[Fed[Prepared]]):
     def __init__(
         self,
         examples: Sequence[Example],
         image: Callable[[Example], NDArray[np.uint8]],
-        prepare: Callable[[NDArray[np.uint8]], tuple[ModelInput, ...]],
+        prepare: Callable[[NDArray[np.uint8]], Prepared],
     ) -> None:
         self._examples, self._image, self._prepare = examples, image, prepare
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, index: int) -> Fed:
+    def __getitem__(self, index: int) -> Fed[Prepared]:
         started = time.perf_counter()
         try:
-            data: tuple[ModelInput, ...] | ImageError = self._prepare(self._image(self._examples[index]))
+            data: Prepared | ImageError = self._prepare(self._image(self._examples[index]))
         except ImageError as error:  # as a value: crossing processes, an exception would lose its kind
             source = self._examples[index].source
             data = error if source in str(error) else ImageError(f"{source}: {error}")
@@ -53,12 +56,11 @@ class _Prepared(Dataset[Fed]):
 def feed(
     examples: Sequence[Example],
     image: Callable[[Example], NDArray[np.uint8]],
-    prepare: Callable[[NDArray[np.uint8]], tuple[ModelInput, ...]],
+    prepare: Callable[[NDArray[np.uint8]], Prepared],
     *,
     workers: int,
-    pin: bool,
-) -> Iterator[Fed]:
-    """The examples in order, prepared. workers: processes, 0 for none. pin: page-locked memory, for copies to a CUDA device."""
+) -> Generator[Fed[Prepared], None, None]:
+    """The examples in order, prepared. workers: processes, 0 for none; closing the generator ends them."""
     workers = min(workers, len(examples), os.cpu_count() or 1)
     loader = DataLoader(
         _Prepared(examples, image, prepare),
@@ -71,11 +73,13 @@ def feed(
     started = time.perf_counter()
     for item in loader:
         waited = time.perf_counter() - started
-        data = item.data
-        if pin and not isinstance(data, ImageError):
-            data = tuple(replace(look, pixels=look.pixels.pin_memory()) for look in data)
-        yield Fed(item.example, data, item.load_seconds, waited)
+        yield replace(item, wait_seconds=waited)
         started = time.perf_counter()
+
+
+def pinned(looks: tuple[ModelInput, ...]) -> tuple[ModelInput, ...]:
+    """In page-locked memory, for copies to a CUDA device that need not be waited for."""
+    return tuple(replace(look, pixels=look.pixels.pin_memory()) for look in looks)
 
 
 def _quiet(_: int) -> None:

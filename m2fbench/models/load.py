@@ -1,5 +1,6 @@
 """Weights into a model, with nothing left at its random initialisation."""
 
+import contextlib
 import logging
 import pickle
 import struct
@@ -7,21 +8,24 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from m2fbench.errors import CheckpointError, DeviceError, shown
 from m2fbench.models.checkpoint import Checkpoint, refuse_changed
+from m2fbench.models.memory import Shortage, attempt, run_forward
 from m2fbench.models.pickled import ForbiddenTypeError, PickleError
 from m2fbench.models.preprocess import ModelInput
 from m2fbench.models.semantic import View
+from m2fbench.models.shaping import lay_out, layout_of, rewrite
 from m2fbench.models.torch_files import read_torch
+from m2fbench.models.variants import PLAIN, Switches, conditions, in_effect, switched, switches_of
 from m2fbench.types import JsonObject
 
 if TYPE_CHECKING:
-    from m2fbench.suite import Variant
+    from m2fbench.sections import Variant
 
 Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """pixels float32 [1, 3, H, W] -> class_logits float32 [Q, C + 1], mask_logits float32 [Q, h, w]; the latter stay on the device."""
@@ -29,12 +33,18 @@ Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run. parameters: their number. settings: what of the variant took effect."""
+    """A model ready to run. parameters: their number. settings: what of the variant took effect.
+
+    module: the torch module that runs, for hooks on its parts; None for one that is not torch's. switches: the process-wide switches that
+    ``forward`` runs under, for whatever of the variant's work is done outside of it (``variants.switched``).
+    """
 
     forward: Forward
     device: torch.device
     parameters: int
     settings: JsonObject
+    module: Any | None = None
+    switches: Switches = PLAIN
 
 
 Loader = Callable[[Checkpoint, "Variant", str], LoadedModel]
@@ -43,48 +53,73 @@ Loader = Callable[[Checkpoint, "Variant", str], LoadedModel]
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """The model's logits for each look at one image; ``seconds()``: of the forward passes, waiting for the device to finish them."""
+    """The model's logits for each look at one image; ``seconds()``: of the forward passes, waiting for the device to finish them.
+
+    switches: those of the model, under which products of the logits are to be computed too.
+    notes: that they took a second try.
+    """
 
     views: tuple[View, ...]
     seconds: Callable[[], float]
+    switches: Switches = PLAIN
+    notes: tuple[str, ...] = ()
+
+    def switched(self) -> contextlib.AbstractContextManager[None]:
+        return switched(self.switches)
 
 
-def timed_forward(model: LoadedModel, looks: Sequence[ModelInput]) -> ForwardOutput:
-    """The forward passes of one image, each look by itself, started but on CUDA not waited for."""
+def timed_forward(model: LoadedModel, looks: Sequence[ModelInput], settle: Callable[[], object] = lambda: None) -> ForwardOutput:
+    """The forward passes of one image, each look by itself, started but on CUDA not waited for.
+
+    Where the device's memory is short they are tried once more, after ``settle`` has waited for other users of it. Raises ImageError
+    where that fails too.
+    """
+    largest = max((look.geometry.padded for look in looks), key=lambda size: size[0] * size[1])
+    output, notes = run_forward(lambda: _timed(model, looks), largest, settle)
+    return replace(output, notes=notes)
+
+
+def _timed(model: LoadedModel, looks: Sequence[ModelInput]) -> ForwardOutput:
     if model.device.type != "cuda":
         started = time.perf_counter()
-        views = _views(model, looks)
+        views = views_of(model, looks)
         elapsed = time.perf_counter() - started
-        return ForwardOutput(views, lambda: elapsed)
+        return ForwardOutput(views, lambda: elapsed, model.switches)
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
-    views = _views(model, looks)
+    views = views_of(model, looks)
     end.record()
 
     def seconds() -> float:
         end.synchronize()
         return float(begin.elapsed_time(end)) / 1000
 
-    return ForwardOutput(views, seconds)
+    return ForwardOutput(views, seconds, model.switches)
 
 
-def _views(model: LoadedModel, looks: Sequence[ModelInput]) -> tuple[View, ...]:
+def views_of(model: LoadedModel, looks: Sequence[ModelInput]) -> tuple[View, ...]:
+    """The model's logits for each look at one image."""
     return tuple(View(*model.forward(look.pixels), look.geometry, look.flipped) for look in looks)
 
 
 def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel:
-    """The checkpoint as transformers' Mask2FormerForUniversalSegmentation, in eval mode and float32 matrix products as the variant says.
+    """The checkpoint as transformers' Mask2FormerForUniversalSegmentation (or a sister of it), in eval mode, as the variant says.
 
-    Raises CheckpointError where a weight is missing, left over or of another shape: transformers would run on with random numbers.
+    Switches of the whole process are set for each forward pass and put back after it, so that several models run side by side. Raises
+    CheckpointError where a weight is missing, left over or of another shape, as transformers would run on with random numbers, and
+    UnsupportedError where the model cannot do the variant; ``forward`` raises it where compiling it fails.
     """
-    model = load_module(checkpoint, dtype=variant.dtype, eager=variant.attention == "eager")
+    rewritten = variant.fuse or variant.lean  # which is done, and checked, in float32
+    model = load_module(checkpoint, dtype="float32" if rewritten else variant.dtype, eager=variant.attention == "eager")
+    parameters = sum(p.numel() for p in model.parameters())
+    folded = rewrite(model, variant)
     target = torch.device(device)
-    if target.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = variant.tf32
-        torch.backends.cudnn.allow_tf32 = variant.tf32
-    model = model.to(target)
+    if isinstance(attempt(lambda: model.to(target, getattr(torch, variant.dtype)) if rewritten else model.to(target)), Shortage):
+        raise DeviceError(f"{checkpoint.reference}: too little device memory for its weights; free some, or use --device cpu")
+    lay_out(model, variant)
     fixed = model.config.image_size if checkpoint.config["model_type"].startswith("eomt") else None
     dtype = next(model.parameters()).dtype
+    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
 
     @torch.inference_mode()
     def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,35 +128,25 @@ def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel
                 f"{checkpoint.reference}: takes inputs of {fixed}x{fixed} pixels only, the protocol made {pixels.shape[3]}x{pixels.shape[2]}; "
                 f"use 'protocol: transformers', with the processor it was published with"
             )
-        try:
-            output = model(pixel_values=pixels.to(target, dtype, non_blocking=True))
-        except torch.OutOfMemoryError as error:
-            size = f"{pixels.shape[3]}x{pixels.shape[2]}"
-            raise DeviceError(
-                f"the device has too little memory for an image of {size} pixels; free some, or use --device cpu"
-            ) from error
+        with conditions(variant, target):
+            output = model(pixel_values=pixels.to(target, dtype, non_blocking=True).contiguous(memory_format=layout))
         return output.class_queries_logits[0].float(), output.masks_queries_logits[0].float()
 
-    return LoadedModel(
-        forward=forward,
-        device=target,
-        parameters=sum(p.numel() for p in model.parameters()),
-        settings={
-            "dtype": str(dtype).removeprefix("torch."),
-            "attention": _attention(model),
-            "tf32": bool(target.type == "cuda" and variant.tf32),
-        },
-    )
+    settings = {"dtype": str(dtype).removeprefix("torch."), "attention": _attention(model, variant), "fused_batch_norms": folded}
+    settings |= in_effect(variant, target) | layout_of(model, variant)
+    return LoadedModel(forward, target, parameters, settings, module=model, switches=switches_of(variant))
 
 
-def _attention(model: Any) -> JsonObject:
-    """Which attention kernels run, in the backbone (where it is a model of its own) and in the rest."""
+def _attention(model: Any, variant: "Variant") -> JsonObject:
+    """Which attention kernels run, in the backbone (where it is a model of its own) and in the rest; of the masked cross-attention too where
+    ``lean`` may choose it."""
     module = getattr(getattr(model, "model", model), "pixel_level_module", None)
     encoder = getattr(module, "encoder", model)
-    return {"backbone": str(encoder.config._attn_implementation), "model": str(model.config._attn_implementation)}
+    kernels = {"backbone": str(encoder.config._attn_implementation), "model": str(model.config._attn_implementation)}
+    return kernels | ({"masked": variant.attention} if variant.lean else {})
 
 
-_CLASSES = {
+MODEL_CLASSES = {
     "mask2former": "Mask2FormerForUniversalSegmentation",
     "maskformer": "MaskFormerForInstanceSegmentation",
     "eomt": "EomtForUniversalSegmentation",
@@ -148,7 +173,7 @@ def load_module(checkpoint: Checkpoint, *, dtype: str = "float32", eager: bool =
 
         source, options["state_dict"] = None, read_state(checkpoint)
         options["config"] = transformers.Mask2FormerConfig(**checkpoint.config)
-    family = getattr(transformers, _CLASSES[checkpoint.config["model_type"]])
+    family = getattr(transformers, MODEL_CLASSES[checkpoint.config["model_type"]])
     try:
         if checkpoint.form == "transformers":
             _look_at(checkpoint)
@@ -183,6 +208,13 @@ def _unreadable() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
+def unusable_config() -> tuple[type[Exception], ...]:
+    """What transformers raises for a config with values that no model can be made of."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return (*_unreadable(), StrictDataclassError, TypeError, AttributeError, AssertionError, ImportError)
+
+
 def _reason(error: Exception) -> str:
     """The first line of what it says."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -211,15 +243,11 @@ def _look_at(checkpoint: Checkpoint) -> None:
 
 def _refuse_oversized(checkpoint: Checkpoint, family: Any) -> None:
     """Compare the model that config.json asks for, made without memory, with what its files can hold: transformers would allocate it."""
-    from huggingface_hub.errors import StrictDataclassError
-
-    kinds = (StrictDataclassError, TypeError, AttributeError, AssertionError, ImportError)  # of values that transformers cannot use
-    refused: tuple[type[Exception], ...] = (*_unreadable(), *kinds)
     try:
         config = family.config_class.from_pretrained(checkpoint.folder, local_files_only=True)
         with torch.device("meta"):
             asked = sum(weight.numel() for weight in family(config).parameters())
-    except refused as error:
+    except unusable_config() as error:
         raise CheckpointError(
             f"{checkpoint.reference}: no model can be made of its config.json: {_reason(error)}; use the config.json that belongs to the weights"
         ) from error

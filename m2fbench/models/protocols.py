@@ -9,7 +9,7 @@ show what the plain path costs.
 import inspect
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,19 @@ from numpy.typing import NDArray
 
 from m2fbench.errors import CheckpointError
 from m2fbench.models.classes import ClassMap
-from m2fbench.models.postprocess import encode_masks, instance_inference, panoptic_inference
+from m2fbench.models.postprocess import (
+    encode_instances,
+    encode_masks,
+    instance_inference,
+    instance_masks,
+    panoptic_map,
+    panoptic_segments,
+    select_detections,
+    select_segments,
+)
 from m2fbench.models.preprocess import Geometry, ModelInput, augment, preprocess
-from m2fbench.models.semantic import View, semantic_inference
-from m2fbench.suite import ProtocolSection
+from m2fbench.models.semantic import View, label_map, semantic_labels
+from m2fbench.sections import ProtocolSection
 from m2fbench.types import Head, InstanceSet, JsonObject, LabelMap, PanopticMap, Segment, Size
 
 PROTOCOL_VERSION = 2  # part of every prediction's identity: raise it with any change that can move a number
@@ -38,12 +47,33 @@ class Inference:
 
 
 @dataclass(frozen=True)
+class DeviceInference:
+    """The predictions of one image still on the device, in the form that ``finish`` of the same protocol takes; None for a head that was
+    not asked for.
+
+    Of ``paper``: InstanceMasks, PanopticSegments and a label map (``semantic_labels``). Of the transformers protocols: what the processor
+    returned.
+    """
+
+    instances: Any = None
+    panoptic: Any = None
+    semantic: Any = None
+
+
+@dataclass(frozen=True)
 class Protocol:
     """prepare: uint8 [H, W, 3] -> the model's input, one for each look, in worker processes. infer: the logits of the looks -> predictions,
-    all heads from the same forward pass. description: all that changes its outcome."""
+    all heads from the same forward pass. description: all that changes its outcome.
+
+    compute and finish: ``infer`` in two halves. compute: the logits of the looks -> the results on their device, which nobody has waited for
+    yet; with the forward pass this is what a paper's fps includes. finish: copies them to the host and encodes them. ``infer`` gives what
+    ``finish(compute(views))`` gives, in less memory where images are large.
+    """
 
     prepare: Callable[[NDArray[np.uint8]], tuple[ModelInput, ...]]
     infer: Callable[[Sequence[View]], Inference]
+    compute: Callable[[Sequence[View]], DeviceInference]
+    finish: Callable[[DeviceInference], Inference]
     description: JsonObject
 
 
@@ -79,20 +109,36 @@ def build_protocol(section: ProtocolSection, folder: Path | None, classes: Model
 def _paper(section: ProtocolSection, classes: ModelClasses, heads: Collection[Head]) -> Protocol:
     things = classes.things if classes.panoptic else None
 
+    def compute(views: Sequence[View], wanted: Collection[Head] = heads) -> DeviceInference:
+        view = views[0]
+        masks = view.mask_logits, view.geometry
+        # both selections, which wait for the device, before the work that need not be waited for
+        detections = select_detections(view.class_logits, things, section.detections) if "instance" in wanted else None
+        segments = select_segments(view.class_logits, classes.things, section.object_threshold) if "panoptic" in wanted else None
+        return DeviceInference(
+            instances=None if detections is None else instance_masks(detections, *masks),
+            panoptic=None if segments is None else panoptic_segments(segments, *masks, overlap_threshold=section.overlap_threshold),
+            semantic=semantic_labels(views, resize=section.semantic_resize) if "semantic" in wanted else None,
+        )
+
+    def finish(found: DeviceInference) -> Inference:
+        return Inference(
+            instances=None if found.instances is None else encode_instances(found.instances),
+            panoptic=None if found.panoptic is None else panoptic_map(found.panoptic),
+            semantic=None if found.semantic is None else label_map(found.semantic),
+        )
+
     def infer(views: Sequence[View]) -> Inference:
+        others = finish(compute(views, [head for head in heads if head != "instance"]))
+        if "instance" not in heads:
+            return others
         view = views[0]
         logits = view.class_logits, view.mask_logits, view.geometry
-        return Inference(
-            instances=instance_inference(*logits, things=things, detections=section.detections) if "instance" in heads else None,
-            panoptic=panoptic_inference(
-                *logits, things=classes.things, object_threshold=section.object_threshold, overlap_threshold=section.overlap_threshold,
-            ) if "panoptic" in heads else None,
-            semantic=semantic_inference(views, resize=section.semantic_resize) if "semantic" in heads else None,
-        )  # fmt: skip
+        return replace(others, instances=instance_inference(*logits, things=things, detections=section.detections))
 
     used = {"name", "min_size", "max_size"} | {key for head in heads for key in _KEYS[head]}
     description = section.model_dump(include=used) | {"version": PROTOCOL_VERSION}
-    return Protocol(_PaperInput(section), infer, description)
+    return Protocol(_PaperInput(section), infer, compute, finish, description)
 
 
 # the keys of the protocol section that change the predictions of each head
@@ -130,25 +176,30 @@ def _huggingface(section: ProtocolSection, folder: Path, classes: ModelClasses, 
             f"{folder}: its processor has no {' or '.join(options['instance'])}, which {section.name} needs; use 'transformers'"
         )
 
-    def infer(views: Sequence[View]) -> Inference:
+    def compute(views: Sequence[View]) -> DeviceInference:
         (view,) = views
         output, size = _Output(view.class_logits[None], view.mask_logits[None]), view.geometry.original
 
         def call(head: Head) -> Any:
+            if head not in heads:
+                return None
             (found,) = getattr(processor, f"post_process_{head}_segmentation")(output, target_sizes=[size], **options[head])
             return found
 
+        return DeviceInference(call("instance"), call("panoptic"), call("semantic"))
+
+    def finish(found: DeviceInference) -> Inference:
         return Inference(
-            instances=_instances(call("instance"), classes, size, binary=best) if "instance" in heads else None,
-            panoptic=_panoptic(call("panoptic")) if "panoptic" in heads else None,
-            semantic=call("semantic").cpu().numpy().astype(np.uint16) if "semantic" in heads else None,
+            instances=None if found.instances is None else _instances(found.instances, classes, binary=best),
+            panoptic=None if found.panoptic is None else _panoptic(found.panoptic),
+            semantic=None if found.semantic is None else found.semantic.cpu().numpy().astype(np.uint16),
         )
 
     description = {
         "name": section.name, "version": PROTOCOL_VERSION, "processor": type(processor).__name__, "settings": settings,
         "options": {head: {k: sorted(v) if isinstance(v, set) else v for k, v in options[head].items()} for head in sorted(heads)},
     }  # fmt: skip
-    return Protocol(_ProcessorInput(processor), infer, description)
+    return Protocol(_ProcessorInput(processor), lambda views: finish(compute(views)), compute, finish, description)
 
 
 def _processor(section: ProtocolSection, folder: Path, heads: Collection[Head]) -> tuple[Any, JsonObject]:
@@ -184,7 +235,7 @@ class _ProcessorInput:
         return (ModelInput(pixels, Geometry((image.shape[0], image.shape[1]), shape, shape)),)
 
 
-def _instances(found: JsonObject, classes: ModelClasses, size: Size, *, binary: bool) -> InstanceSet:
+def _instances(found: JsonObject, classes: ModelClasses, *, binary: bool) -> InstanceSet:
     """Masks from a flat map of segment ids (float [H, W], -1 = none) or from a stack of binary maps [N, H, W]."""
     kept = set(classes.things if classes.panoptic else classes.kept)
     segmentation: torch.Tensor = found["segmentation"]

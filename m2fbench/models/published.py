@@ -4,16 +4,35 @@ import contextlib
 import json
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 from m2fbench.errors import CheckpointError, ClassesError
 from m2fbench.labels import label_set, label_sets
 from m2fbench.models.checkpoint import Checkpoint
 from m2fbench.models.classes import match_classes
 from m2fbench.models.zoo import ZooEntry, zoo_entries
-from m2fbench.suite import ProtocolSection, Row, Suite
+from m2fbench.sections import ProtocolSection, Row
+from m2fbench.suite import Suite
 from m2fbench.types import Head, JsonObject
 
 TASKS = ("instance", "panoptic", "semantic")
+
+
+class Described(Protocol):
+    """What is asked of a checkpoint, or of an architecture without its weights."""
+
+    @property
+    def reference(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def config(self) -> JsonObject: ...
+    @property
+    def task(self) -> str | None: ...
+    @property
+    def test_size(self) -> tuple[int, int] | None: ...
+    @property
+    def test_size_origin(self) -> str | None: ...
 
 
 def published_labels(labels: Sequence[str]) -> str | None:
@@ -27,7 +46,7 @@ def published_labels(labels: Sequence[str]) -> str | None:
     return None
 
 
-def paper_size(checkpoint: Checkpoint, task: str | None) -> tuple[tuple[int, int], str]:
+def paper_size(checkpoint: Described, task: str | None) -> tuple[tuple[int, int], str]:
     """The size at which such a checkpoint is tested, and who says so. Raises CheckpointError where that is not decided.
 
     The checkpoint's own config or row in the zoo comes first (another ``task`` than its own asks for another size), then the published
@@ -60,7 +79,7 @@ def paper_size(checkpoint: Checkpoint, task: str | None) -> tuple[tuple[int, int
     raise CheckpointError(f"{checkpoint.reference}: {label_set(known or '').title} is tested in more than one way; say {choices}")
 
 
-def published_sizes(checkpoint: Checkpoint, task: str | None) -> dict[tuple[int, int], ZooEntry]:
+def published_sizes(checkpoint: Described, task: str | None) -> dict[tuple[int, int], ZooEntry]:
     """The sizes at which checkpoints of these classes, this task (None: any) and a like backbone are tested, with one that is."""
     known = published_labels(checkpoint.labels)
     entries = [
@@ -69,7 +88,7 @@ def published_sizes(checkpoint: Checkpoint, task: str | None) -> dict[tuple[int,
     return {(entry.min_size, entry.max_size): entry for entry in entries}
 
 
-def like_row(checkpoint: Checkpoint, suite: Suite) -> Row | None:
+def like_row(checkpoint: Described, suite: Suite) -> Row | None:
     """The row of a suite that has settings of its own and is tested as checkpoints of these classes, task and backbone are; for one
     that is put in the rows' place. None where the suite's own settings are theirs, or nothing is published."""
     sizes = published_sizes(checkpoint, suite.task)
@@ -82,7 +101,7 @@ def like_row(checkpoint: Checkpoint, suite: Suite) -> Row | None:
     return None
 
 
-def size_note(checkpoint: Checkpoint, protocol: ProtocolSection, task: Head) -> tuple[str, ...]:
+def size_note(checkpoint: Described, protocol: ProtocolSection, task: Head) -> tuple[str, ...]:
     """A warning where a run of a suite of ``task`` tests at another size than the checkpoint's own config or row in the zoo says; where it
     has neither, than the published settings of its classes, task and backbone. protocol: the run's own."""
     if protocol.name != "paper":
@@ -93,7 +112,7 @@ def size_note(checkpoint: Checkpoint, protocol: ProtocolSection, task: Head) -> 
     return (f"tested at {protocol.min_size}/{protocol.max_size}, where {said}",)
 
 
-def _said_size(checkpoint: Checkpoint, task: Head) -> tuple[tuple[int, int] | None, str]:
+def _said_size(checkpoint: Described, task: Head) -> tuple[tuple[int, int] | None, str]:
     if size := checkpoint.test_size:
         return size, f"{checkpoint.test_size_origin} says {size[0]}/{size[1]}"
     if checkpoint.config.get("model_type") != "mask2former":  # its sisters' settings are their own
@@ -105,7 +124,7 @@ def _said_size(checkpoint: Checkpoint, task: Head) -> tuple[tuple[int, int] | No
     return None, ""
 
 
-def task_note(checkpoint: Checkpoint, task: Head) -> tuple[str, ...]:
+def task_note(checkpoint: Described, task: Head) -> tuple[str, ...]:
     """A warning where a suite asks of a checkpoint what its own config or row in the zoo says it was not trained for."""
     if checkpoint.task is None or gives(checkpoint.task, task):
         return ()
@@ -132,7 +151,7 @@ def processor_size(checkpoint: Checkpoint) -> JsonObject | None:
         return None
 
 
-def _same_backbone(name: str, checkpoint: Checkpoint) -> bool:
+def _same_backbone(name: str, checkpoint: Described) -> bool:
     """Whether a zoo row's backbone is tested as the checkpoint's: Swin-B and -L have sizes of their own for ADE20K semantic."""
     backbone = checkpoint.config.get("backbone_config") or {}
     large = backbone.get("model_type", "swin") == "swin" and backbone.get("embed_dim", 96) >= 128

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from m2fbench.models.preprocess import Geometry
 from m2fbench.types import LabelMap, Size
 
-# float32 values at the image's size, per block: queries or classes x rows x width
-BLOCK_BYTES = {"cpu": 32 << 20, "cuda": 1 << 30}
+# float32 values at the image's size, per block: queries or classes x rows x width. On a CPU under the 32 MiB above which glibc maps every
+# allocation anew, and the kernel clears it
+BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 
 Resize = Literal["before", "after"]
 
@@ -43,13 +44,24 @@ def semantic_inference(views: Sequence[View], *, resize: Resize) -> LabelMap:
     resize: "before" brings the masks to the image's own size and then infers; "after" infers at the padded size, and brings the scores to
     the image's size.
     """
+    return label_map(semantic_labels(views, resize=resize))
+
+
+def label_map(labels: torch.Tensor) -> LabelMap:
+    """What ``semantic_labels`` left on the device, copied to the host."""
+    return labels.cpu().numpy().astype(np.uint8 if labels.dtype == torch.uint8 else np.uint16, copy=False)
+
+
+def semantic_labels(views: Sequence[View], *, resize: Resize) -> torch.Tensor:
+    """``semantic_inference`` up to its result [height, width], which stays on the device of the logits: uint8 up to 255 classes, else int32.
+    Asks the device nothing."""
     height, width = views[0].geometry.original
     queries, classes = views[0].class_logits.shape[0], views[0].class_logits.shape[1] - 1
     device = views[0].mask_logits.device
     weights = [view.class_logits.softmax(-1)[:, :-1].T.contiguous() for view in views]  # [C, Q]
     longest = max(width, *(view.geometry.padded[1] for view in views))
     rows = max(1, BLOCK_BYTES[device.type] // (4 * max(queries, classes) * longest))
-    labels = torch.empty((height, width), dtype=torch.int64, device=device)
+    labels = torch.empty((height, width), dtype=torch.uint8 if classes <= 255 else torch.int32, device=device)
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         total: torch.Tensor | None = None
@@ -59,7 +71,7 @@ def semantic_inference(views: Sequence[View], *, resize: Resize) -> LabelMap:
             total = scores if total is None else total.add_(scores)
         assert total is not None
         labels[start:stop] = (total / len(views) if len(views) > 1 else total).argmax(0)
-    return labels.cpu().numpy().astype(np.uint8 if classes <= 255 else np.uint16)
+    return labels
 
 
 def _scores(view: View, weight: torch.Tensor, resize: Resize, start: int, stop: int) -> torch.Tensor:
@@ -81,7 +93,7 @@ def _weigh(weight: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 def source_rows(height: int, new_height: int, start: int, stop: int) -> tuple[int, int]:
     """The rows [first, last) of an image of ``height`` that rows [start, stop) of it at ``new_height`` are made of."""
-    low, high, _ = _neighbours(height, new_height, start, stop)
+    low, high, _ = _neighbours(height, new_height, start, stop, torch.device("cpu"))
     return int(low[0]), int(high[-1]) + 1
 
 
@@ -99,17 +111,20 @@ def bilinear_rows(part: torch.Tensor, height: int, offset: int, size: Size, star
         wide = F.interpolate(wide[None], size=(wide.shape[1], size[1]), mode="bilinear", align_corners=False)[0]
     if same:
         return wide if wide.shape[2] != part.shape[2] else wide.clone()
-    low, high, share = (values.to(part.device) for values in _neighbours(height, size[0], start, stop))
-    below = wide[:, high - first].mul_(share[:, None])
-    return torch.addcmul(below, wide[:, low - first], 1 - share[:, None])
+    low, high, share = _neighbours(height, size[0], start, stop, part.device)
+    below = wide.index_select(1, high - first).mul_(share[:, None])
+    return below.addcmul_(wide.index_select(1, low - first), 1 - share[:, None])
 
 
-def _neighbours(height: int, new_height: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """For new rows [start, stop): the two rows each lies between, int64, and the share of the second, float32.
+def _neighbours(
+    height: int, new_height: int, start: int, stop: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """For new rows [start, stop): the two rows each lies between, int64, and the share of the second, float32; made on ``device``, since a
+    copy from the host would wait for it.
 
     torch computes the position in float32 with one rounding (fused multiply-add), which double precision and a cast give as well.
     """
-    scale = (torch.tensor(height, dtype=torch.float32) / new_height).double()
-    position = (scale * (torch.arange(start, stop, dtype=torch.float64) + 0.5) - 0.5).float().clamp(min=0)
+    scale = float(np.float32(height) / np.float32(new_height))
+    position = (scale * (torch.arange(start, stop, dtype=torch.float64, device=device) + 0.5) - 0.5).float().clamp(min=0)
     low = position.floor().long().clamp(max=height - 1)
     return low, (low + 1).clamp(max=height - 1), (position - low).clamp(0, 1)

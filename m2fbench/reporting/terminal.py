@@ -104,16 +104,19 @@ class RunDisplay:
         self._waiting.stop()
         if event.kind == "check":
             self._wait(f"checking the truth of {event.total} images of {event.message}")
-        elif event.kind in ("start", "load"):
+        elif event.kind in ("start", "load", "count"):
             self._stop()
             self._console.print(Text(f"{name}: {event.message}"))
         elif event.kind == "download":
             self._download(event.done, event.total or None)
-        elif event.kind == "image":
+        elif event.kind in ("image", "timed"):
             self._image(event, name)
         elif event.kind == "score":
             self._stop()
             self._wait(f"{name}: scoring {event.total} images")
+        elif event.kind == "unsupported":
+            self._stop()
+            self._console.print(Text(f"{name}: unsupported: {event.message}", style="yellow"), soft_wrap=True)
         elif event.kind == "done":
             self._console.print(Text(f"{name}: {event.message}"), soft_wrap=True)
 
@@ -124,6 +127,8 @@ class RunDisplay:
         self._waiting.start()
 
     def _image(self, event: Event, name: str) -> None:
+        if event.kind == "timed" and not event.done:  # the next scope
+            self._stop()
         if event.message:
             self._console.print(Text(f"{name}: left out: {event.message}", style="yellow"), soft_wrap=True)
         if self._started == 0.0:
@@ -132,23 +137,25 @@ class RunDisplay:
             if event.done:
                 self._console.print(Text(f"{name}: {event.done} of {event.total} images were done before"))
         rate = (event.done - self._first) / max(1e-9, time.monotonic() - self._started)
+        # a rate over all variants, what is not timed included, would be nobody's figure
+        shown = "" if event.kind == "timed" else f"{rate:.2f} images/s" if rate else "- images/s"
         if self._console.is_terminal:
-            self._bar(event, name, rate)
+            self._bar(event, name, shown)
         elif time.monotonic() - self._last_line >= LINE_EVERY or (event.done == event.total and event.done > self._first):
             self._last_line = time.monotonic()
             left = f", {_duration((event.total - event.done) / rate)} left" if rate and event.done < event.total else ""
-            self._console.print(Text(f"{name}: {event.done}/{event.total} images, {rate:.2f} images/s{left}"))
+            self._console.print(Text(f"{name}: {event.done}/{event.total} images{', ' * bool(shown)}{shown}{left}"))
 
-    def _bar(self, event: Event, name: str, rate: float) -> None:
+    def _bar(self, event: Event, name: str, rate: str) -> None:
         if self._progress is None:
             self._progress = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]} images/s"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console,
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"), console=self._console,
             )  # fmt: skip
             self._progress.start()
-            self._task = self._progress.add_task(name, total=event.total, completed=event.done, rate="-")
+            self._task = self._progress.add_task(name, total=event.total, completed=event.done, rate="")
         assert self._task is not None
-        self._progress.update(self._task, completed=event.done, rate=f"{rate:.2f}" if rate else "-")
+        self._progress.update(self._task, completed=event.done, rate=rate)
 
     def _stop(self) -> None:
         self._download.stop()
@@ -180,7 +187,7 @@ def _add_run(table: Table, result: RunResult, reference: RunResult | None, figur
     """The lines of one run; ``reference``: the same row under the suite's first variant, None for that one itself."""
     state = "measured" if result.status in ("complete", "partial") else "not measured"
     table.add_row(result.row, result.variant["name"], state, *(_cell(result.value(name)) for name in figures))
-    if reference is not None:
+    if reference is not None and result.measurements and reference.measurements:
         gaps = (result.value(name) - reference.value(name) for name in figures)
         table.add_row("", "", f"against {reference.variant['name']}", *(_signed(gap) for gap in gaps))
     compared = reference is None or result.published != reference.published  # else the first variant's line says it
@@ -190,8 +197,9 @@ def _add_run(table: Table, result: RunResult, reference: RunResult | None, figur
         table.add_row("", "", "difference", *(_difference(result, name) for name in figures))
     if result.status == "partial":
         table.add_row("", "", Text(f"partial, not comparable ({result.reason})", style="yellow"))
-    elif result.status in ("unavailable", "predicted"):
-        table.add_row("", "", Text(str(result.reason), style="yellow"))
+    elif result.status in ("unavailable", "predicted", "unsupported"):
+        said = "unsupported: " if result.status == "unsupported" else ""
+        table.add_row("", "", Text(f"{said}{result.reason}", style="yellow"))
     elif result.published and result.reason and compared:
         table.add_row("", "", Text(f"not comparable ({result.reason})", style="yellow"))
 
