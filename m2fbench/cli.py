@@ -19,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from m2fbench.cli_card import card
+from m2fbench.cli_card_check import card_check
 from m2fbench.cli_common import (
     INTERRUPTED,
     OUR_BUG,
@@ -39,8 +41,12 @@ from m2fbench.cli_common import (
     show,
     warn,
 )
+from m2fbench.cli_compare import compare
 from m2fbench.cli_costs import flops
 from m2fbench.cli_datasets import app as datasets_app
+from m2fbench.cli_examine import examine
+from m2fbench.cli_report import report
+from m2fbench.cli_show import show_image
 from m2fbench.cli_speed import speed
 from m2fbench.errors import M2FBenchError, VerificationError
 
@@ -68,6 +74,12 @@ app = typer.Typer(
 app.add_typer(datasets_app)
 app.command()(flops)
 app.command()(speed)
+app.command()(report)
+app.command()(compare)
+app.command(name="show")(show_image)
+app.command()(examine)
+app.command()(card)
+app.command(name="card-check")(card_check)
 
 
 class Listing(StrEnum):

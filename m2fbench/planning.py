@@ -39,7 +39,8 @@ Listener = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Session:
-    """What all runs of one call share. heads: the kinds of prediction to make. score: False to predict only."""
+    """What all runs of one call share. heads: the kinds of prediction to make. score: False to predict only. data: the dataset's
+    folder, where one was given."""
 
     dataset: Dataset
     heads: tuple[Head, ...]
@@ -51,6 +52,7 @@ class Session:
     score: bool
     tell: Listener
     loader: "Loader"
+    data: Path | None = None
 
 
 @dataclass(frozen=True)

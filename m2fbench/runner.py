@@ -13,12 +13,12 @@ from m2fbench.flops_results import flops_result
 from m2fbench.planning import Event, Job, Listener, Session, plan, prepare
 from m2fbench.predicting import category_records, fallback_notes, predict
 from m2fbench.results import RunResult, Status, compare
-from m2fbench.scoring import Evaluation, check_truth, evaluate, metric_versions, open_dataset
+from m2fbench.scoring import Evaluation, check_truth, data_folder, evaluate, metric_versions, open_dataset
 from m2fbench.speed import SpeedRequest, checked_request
 from m2fbench.speed_results import speed_of_row
 from m2fbench.store import RunDirectory, dataset_identity, key_of
 from m2fbench.submission import discard_submission, write_submission
-from m2fbench.suite import RunSpec, Suite, load_suite
+from m2fbench.suite import RunSpec, Suite, load_suite, snapshot
 from m2fbench.types import Dataset, ImageId, JsonObject
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run(
 
     session = Session(
         dataset, loaded_suite.needed_heads, limit, choose_device(device), Path(output), fresh, verify, not predict_only,
-        tell, loader or load,
+        tell, loader or load, data_folder(data),
     )  # fmt: skip
     undone = _undone(session, specs)
     # all of them first: a bad last row is found before hours of work
@@ -163,6 +163,7 @@ def _predict_and_score(session: Session, job: Job) -> RunResult:
         order = [e.image_id for e in session.dataset.examples()]
         store.export(order, category_records(session.dataset))
         store.write_table(order)
+        store.write_suite(snapshot(spec.suite, session.data))
         if session.score:
             session.tell(job.event("score", len(job.examples)))
         else:

@@ -24,12 +24,16 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
 
 
+def data_folder(data: str | Path | None) -> Path | None:
+    """The folder of datasets: ``data``, else $M2FBENCH_DATA, else none."""
+    chosen = data or os.environ.get("M2FBENCH_DATA") or None
+    return None if chosen is None else Path(chosen).expanduser()
+
+
 def open_dataset(suite: Suite, data: str | Path | None) -> Dataset:
     """The suite's dataset; ``data``: its folder, $M2FBENCH_DATA where not given. Raises DatasetError saying how to get it."""
-    data = data or os.environ.get("M2FBENCH_DATA") or None
     reader = datasets.get(suite.dataset.name)
-    options = reader.Options.model_validate(suite.dataset.options)
-    return reader(options, None if data is None else Path(data).expanduser(), suite.task)
+    return reader(reader.Options.model_validate(suite.dataset.options), data_folder(data), suite.task)
 
 
 def check_truth(dataset: Dataset) -> None:

@@ -3,6 +3,7 @@
     RUNS/SUITE/ROW/VARIANT/
         identity.json      everything that can change a prediction; another identity does not resume here
         model.json         what is known of the model once its weights are loaded
+        suite.json         the suite as it was run, so that what made the predictions can be opened again
         journal.jsonl      one line per finished image: its record, its instances and its panoptic entry, a tab between; only ever appended to
         predictions.json   the instances of all finished images in COCO results format, made from the journal
         panoptic.json      their panoptic entries in COCO panoptic format, likewise
@@ -35,7 +36,7 @@ from m2fbench.writing import make_folder, store_error, write_atomically
 
 STORE_VERSION = 2
 _OURS = (
-    "identity.json", "model.json", "journal.jsonl", "predictions.json", "panoptic.json", "images.csv", "result*.json", "predicted.json",
+    "identity.json", "model.json", "suite.json", "journal.jsonl", "predictions.json", "panoptic.json", "images.csv", "result*.json", "predicted.json",
     "panoptic/*.png", "semantic/*.png",
 )  # fmt: skip
 _LEFTOVERS = (".*.part", "panoptic/.*.part", "semantic/.*.part")  # of a process killed between writing aside and renaming
@@ -221,6 +222,10 @@ class RunDirectory:
 
     def write_model(self, facts: JsonObject) -> None:
         write_atomically(self.path / "model.json", json.dumps(facts) + "\n")
+
+    def write_suite(self, snapshot: JsonObject) -> None:
+        """snapshot: see ``m2fbench.suite.snapshot``."""
+        write_atomically(self.path / "suite.json", json.dumps(snapshot, indent=1) + "\n")
 
     def forget_errors(self, image_ids: Iterable[ImageId]) -> None:
         """Let those of these images that were left out be tried again: what was wrong with them may have been mended."""

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from m2fbench.errors import SuiteError
+from m2fbench.errors import SuiteError, shown
 from m2fbench.labels import label_sets
 from m2fbench.registry import Registry, near
 from m2fbench.sections import (
@@ -158,6 +158,32 @@ class RunSpec:
     def checks_tolerance(self) -> bool:
         """Whether the suite's tolerance applies: published values are the reference protocol's and precision's."""
         return bool(self.suite.tolerance) and self.is_reference
+
+
+SNAPSHOT_VERSION = 1
+
+
+def snapshot(suite: Suite, data: Path | None) -> JsonObject:
+    """The suite as loaded, overrides applied, with the dataset's folder, as a run directory keeps it. JSON values only."""
+    return {
+        "snapshot_version": SNAPSHOT_VERSION,
+        "suite": suite.model_dump(mode="json"),
+        "overrides": list(suite._overrides),
+        "data": None if data is None else str(data.absolute()),
+    }
+
+
+def read_snapshot(path: Path) -> tuple[Suite, Path | None]:
+    """The suite and the dataset's folder that ``snapshot`` wrote. Raises SuiteError."""
+    try:
+        document = json.loads(path.read_bytes())
+        if document["snapshot_version"] != SNAPSHOT_VERSION:
+            raise ValueError(f"expected snapshot version {SNAPSHOT_VERSION}, got {document['snapshot_version']!r}")
+        suite = Suite.model_validate(document["suite"])
+        suite._overrides = tuple(map(str, document["overrides"]))
+        return suite, None if document["data"] is None else Path(document["data"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SuiteError(f"{path}: not a suite that a run has kept ({shown(error)}); run the suite again") from error
 
 
 _OF_A_PANOPTIC_MODEL = {"instance": "_th_pan", "panoptic": "", "semantic": "_pan"}

@@ -229,6 +229,63 @@ class Dataset(Protocol):
         raise DatasetError(f"dataset {self.name} has no semantic truth; take another task's suite")
 
 
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of B weightings of the same images, in percent, NaN where there is nothing to measure.
+
+    overall: float64 [B, F], one column a figure. by_class: float64 [B, P, C], one plane a figure that is given by class.
+    """
+
+    overall: Floats
+    by_class: Floats
+
+
+class ImageStatistics(Protocol):
+    """What each image contributes to a metric, from which its figures are accumulated anew for any choice of the images: resampled
+    (bootstrap), a subset of them, or one alone.
+
+    image_ids: of the N images. figures: the F names of the overall figures, among ``Metric.names``. class_figures: the P names of those
+    given by class. categories: the C class names, in the metric's own order. truth_count, found_count: int64 [N, C], objects (instances,
+    segments, or pixels of semantic maps) of truth that count and of predictions.
+    """
+
+    image_ids: tuple[ImageId, ...]
+    figures: tuple[str, ...]
+    class_figures: tuple[str, ...]
+    categories: tuple[str, ...]
+    truth_count: NDArray[np.int64]
+    found_count: NDArray[np.int64]
+
+    def summarise(self, weights: Floats) -> Summary:
+        """weights: [B, N], how often each image counts, whole numbers. Ones give the metric's own figures, to rounding; zeros and ones
+        those of a subset; counts those of a resample, in which an image drawn twice is two images."""
+        ...
+
+    def per_image(self) -> Floats:
+        """float64 [N, F]: the overall figures of each image alone; NaN where that has nothing to measure."""
+        ...
+
+
+ObjectAttribute = Literal["area", "border", "occlusion", "crowd"]
+"""A property of one object of an image (an instance, a segment, a connected region of a semantic map). area: pixels. border: 1 where it
+touches the image's border, else 0. occlusion: the share of its box that other true objects cover, 0..1; truth only. crowd: 1 where its box
+meets a crowd region, else 0; truth only."""
+
+
+@dataclass(frozen=True)
+class ObjectSubset:
+    """The objects whose attribute lies in low <= value <= high, as COCO's area ranges: true objects outside are ignored (their matches count
+    neither way), and so are unmatched predictions that are outside themselves. By an attribute of truth only, no prediction can be told to
+    be inside, so only figures of recall are given."""
+
+    attribute: ObjectAttribute
+    low: float
+    high: float
+
+
 class Metric(Protocol):
     """One metric, or one family computed together; one module of ``metrics/`` each."""
 
@@ -257,4 +314,16 @@ class Metric(Protocol):
         measurements: Sequence[Measurement],
     ) -> Verification:
         """The same figures by the official evaluator."""
+        ...
+
+    def statistics(
+        self,
+        dataset: Dataset,
+        predictions: Predictions,
+        image_ids: Sequence[ImageId],
+        rules: ScoringRules,
+        subset: ObjectSubset | None = None,
+    ) -> ImageStatistics | None:
+        """What each image contributes to the figures; of the objects in ``subset`` only where one is given. None where the metric has no
+        such form, or the subset means nothing for it."""
         ...

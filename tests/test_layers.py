@@ -7,6 +7,19 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "m2fbench"
+COMMANDS = {
+    "cli",
+    "cli_card",
+    "cli_card_check",
+    "cli_common",
+    "cli_compare",
+    "cli_costs",
+    "cli_datasets",
+    "cli_examine",
+    "cli_report",
+    "cli_show",
+    "cli_speed",
+}
 LAYERS = [
     {"errors", "types", "registry"},
     {
@@ -44,16 +57,21 @@ LAYERS = [
         "flops",
         "flops_inputs",
         "flops_results",
+        "analysis",
+        "examining",
     },
     {"reporting"},
-    {"cli", "cli_common", "cli_costs", "cli_datasets", "cli_speed", "__main__", "__init__"},
+    {*COMMANDS, "__main__", "__init__"},
 ]
 ALONE = {"datasets", "models", "metrics", "profiling"}  # siblings of a layer that do not import each other
 HOMES = {
     "torch": {"models", "profiling"},
     "transformers": {"models"},
-    "typer": {"cli", "cli_common", "cli_costs", "cli_datasets", "cli_speed"},
-    "rich": {"cli", "cli_common", "cli_costs", "cli_datasets", "cli_speed", "reporting"},
+    "typer": COMMANDS,
+    "rich": COMMANDS | {"reporting"},
+    "pandas": {"reporting"},
+    "matplotlib": {"reporting"},
+    "jinja2": {"reporting"},
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

@@ -17,7 +17,18 @@ from m2fbench import files
 from m2fbench.errors import PredictionsError
 from m2fbench.metrics import coco_files
 from m2fbench.suite import metrics
-from m2fbench.types import Dataset, Head, ImageId, Measurement, Predictions, Rle, ScoringRules, Verification
+from m2fbench.types import (
+    Dataset,
+    Head,
+    ImageId,
+    ImageStatistics,
+    Measurement,
+    ObjectSubset,
+    Predictions,
+    Rle,
+    ScoringRules,
+    Verification,
+)
 
 DILATION_RATIO = 0.02
 
@@ -78,6 +89,17 @@ class BoundaryAP:
             evaluator,
             coco_files.official_difference(dataset, predictions, image_ids, measurements, _FIGURES, _PER_CLASS, _boundary_iou_of),
         )
+
+    def statistics(
+        self,
+        dataset: Dataset,
+        predictions: Predictions,
+        image_ids: Sequence[ImageId],
+        rules: ScoringRules,
+        subset: ObjectSubset | None = None,
+    ) -> ImageStatistics | None:
+        """None: this metric has no such form."""
+        return None
 
 
 metrics.register(BoundaryAP.name)(BoundaryAP())

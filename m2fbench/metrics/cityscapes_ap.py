@@ -24,7 +24,19 @@ from m2fbench.formats.rle import compressed, decode_counts
 from m2fbench.metrics.cityscapes_instance_official import official_table
 from m2fbench.metrics.coco_files import entries_by_image, largest_difference
 from m2fbench.suite import metrics
-from m2fbench.types import Dataset, Example, Head, ImageId, JsonObject, Measurement, Predictions, ScoringRules, Verification
+from m2fbench.types import (
+    Dataset,
+    Example,
+    Head,
+    ImageId,
+    ImageStatistics,
+    JsonObject,
+    Measurement,
+    ObjectSubset,
+    Predictions,
+    ScoringRules,
+    Verification,
+)
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)  # as the official script makes them, to the last bit
 SMALLEST = 100  # pixels of a truth instance that counts
@@ -94,6 +106,17 @@ class CityscapesAP:
         table = official_table(images, list(things))
         ours = [m for m in measurements if m.name in self.names]
         return Verification(evaluator, largest_difference(ours, _figures(table, list(things.values()))))
+
+    def statistics(
+        self,
+        dataset: Dataset,
+        predictions: Predictions,
+        image_ids: Sequence[ImageId],
+        rules: ScoringRules,
+        subset: ObjectSubset | None = None,
+    ) -> ImageStatistics | None:
+        """None: this metric has no such form."""
+        return None
 
 
 metrics.register(CityscapesAP.name)(CityscapesAP())

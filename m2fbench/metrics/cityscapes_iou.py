@@ -21,7 +21,18 @@ from m2fbench.labels import label_set
 from m2fbench.metrics.cityscapes_official import LABELS, OfficialLabels, official_labels, official_name, official_scores
 from m2fbench.metrics.pixel_counts import Counts, joint_runs, pair_counts, weighted_counts
 from m2fbench.suite import metrics
-from m2fbench.types import Dataset, Example, Head, ImageId, Measurement, Predictions, ScoringRules, Verification
+from m2fbench.types import (
+    Dataset,
+    Example,
+    Head,
+    ImageId,
+    ImageStatistics,
+    Measurement,
+    ObjectSubset,
+    Predictions,
+    ScoringRules,
+    Verification,
+)
 
 # evaluated label ids by category (cityscapesscripts/helpers/labels.py)
 CATEGORIES: dict[str, tuple[int, ...]] = {
@@ -213,6 +224,17 @@ class CityscapesIoU:
         ]
         pairs += [(m.value, 100 * official[means[m.name]]) for m in measurements if m.category is None]
         return Verification(official_name(), max(_difference(*pair) for pair in pairs))
+
+    def statistics(
+        self,
+        dataset: Dataset,
+        predictions: Predictions,
+        image_ids: Sequence[ImageId],
+        rules: ScoringRules,
+        subset: ObjectSubset | None = None,
+    ) -> ImageStatistics | None:
+        """None: this metric has no such form."""
+        return None
 
 
 metrics.register(CityscapesIoU.name)(CityscapesIoU())

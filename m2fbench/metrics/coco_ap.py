@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from m2fbench.errors import PredictionsError
 from m2fbench.metrics import coco_files
 from m2fbench.suite import metrics
-from m2fbench.types import Dataset, Head, ImageId, Measurement, Predictions, ScoringRules, Verification
+from m2fbench.types import (
+    Dataset,
+    Head,
+    ImageId,
+    ImageStatistics,
+    Measurement,
+    ObjectSubset,
+    Predictions,
+    ScoringRules,
+    Verification,
+)
 
 _FIGURES: dict[str, coco_files.Figure] = {
     "AP": ("precision", None, 0, 2), "AP50": ("precision", 0, 0, 2), "AP75": ("precision", 5, 0, 2),
@@ -65,6 +75,17 @@ class CocoAP:
         ours = [m for m in measurements if m.name in _FIGURES]
         evaluator = f"pycocotools {importlib.metadata.version('pycocotools')}"
         return Verification(evaluator, coco_files.official_difference(dataset, predictions, image_ids, ours, _FIGURES, _PER_CLASS))
+
+    def statistics(
+        self,
+        dataset: Dataset,
+        predictions: Predictions,
+        image_ids: Sequence[ImageId],
+        rules: ScoringRules,
+        subset: ObjectSubset | None = None,
+    ) -> ImageStatistics | None:
+        """None: this metric has no such form."""
+        return None
 
 
 metrics.register(CocoAP.name)(CocoAP())

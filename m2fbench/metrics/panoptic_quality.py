@@ -29,7 +29,9 @@ from m2fbench.types import (
     Example,
     Head,
     ImageId,
+    ImageStatistics,
     Measurement,
+    ObjectSubset,
     PanopticMap,
     Predictions,
     ScoringRules,
@@ -166,6 +168,17 @@ class PanopticQuality:
         evaluator, figures = official_figures(dataset, _examples(dataset, image_ids), entries)
         official = _measurements(dataset, *figures)
         return Verification(evaluator, max(difference(m.value, o.value) for m, o in zip(measurements, official, strict=True)))
+
+    def statistics(
+        self,
+        dataset: Dataset,
+        predictions: Predictions,
+        image_ids: Sequence[ImageId],
+        rules: ScoringRules,
+        subset: ObjectSubset | None = None,
+    ) -> ImageStatistics | None:
+        """None: this metric has no such form."""
+        return None
 
 
 metrics.register(PanopticQuality.name)(PanopticQuality())

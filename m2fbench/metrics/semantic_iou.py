@@ -21,7 +21,20 @@ from m2fbench.labels import label_set
 from m2fbench.metrics.cityscapes_official import official_name, official_scores
 from m2fbench.metrics.pixel_counts import Counts, pair_counts
 from m2fbench.suite import metrics
-from m2fbench.types import Dataset, Example, Head, ImageId, LabelMap, MeanRule, Measurement, Predictions, ScoringRules, Verification
+from m2fbench.types import (
+    Dataset,
+    Example,
+    Head,
+    ImageId,
+    ImageStatistics,
+    LabelMap,
+    MeanRule,
+    Measurement,
+    ObjectSubset,
+    Predictions,
+    ScoringRules,
+    Verification,
+)
 
 CHUNK = 16  # images whose counts a thread sums, for a matrix an image would not fit into memory
 
@@ -155,6 +168,17 @@ class SemanticIoU:
             difference = max(difference, _largest(ours, scores))
             evaluator += f" and {official_name()}"
         return Verification(evaluator, difference)
+
+    def statistics(
+        self,
+        dataset: Dataset,
+        predictions: Predictions,
+        image_ids: Sequence[ImageId],
+        rules: ScoringRules,
+        subset: ObjectSubset | None = None,
+    ) -> ImageStatistics | None:
+        """None: this metric has no such form."""
+        return None
 
 
 metrics.register(SemanticIoU.name)(SemanticIoU())

@@ -1,0 +1,6 @@
+"""``m2fbench card``."""
+
+
+def card() -> None:
+    """To be written."""
+    raise NotImplementedError

@@ -1,0 +1,6 @@
+"""``m2fbench compare``."""
+
+
+def compare() -> None:
+    """To be written."""
+    raise NotImplementedError

@@ -1,0 +1,6 @@
+"""``m2fbench examine``."""
+
+
+def examine() -> None:
+    """To be written."""
+    raise NotImplementedError

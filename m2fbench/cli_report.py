@@ -1,0 +1,6 @@
+"""``m2fbench report``."""
+
+
+def report() -> None:
+    """To be written."""
+    raise NotImplementedError
