@@ -252,12 +252,18 @@ class ImageStatistics(Protocol):
     segments, or pixels of semantic maps) of truth that count and of predictions.
     """
 
-    image_ids: tuple[ImageId, ...]
-    figures: tuple[str, ...]
-    class_figures: tuple[str, ...]
-    categories: tuple[str, ...]
-    truth_count: NDArray[np.int64]
-    found_count: NDArray[np.int64]
+    @property
+    def image_ids(self) -> tuple[ImageId, ...]: ...
+    @property
+    def figures(self) -> tuple[str, ...]: ...
+    @property
+    def class_figures(self) -> tuple[str, ...]: ...
+    @property
+    def categories(self) -> tuple[str, ...]: ...
+    @property
+    def truth_count(self) -> NDArray[np.int64]: ...
+    @property
+    def found_count(self) -> NDArray[np.int64]: ...
 
     def summarise(self, weights: Floats) -> Summary:
         """weights: [B, N], how often each image counts, whole numbers. Ones give the metric's own figures, to rounding; zeros and ones

@@ -48,7 +48,8 @@ class SubsetFinding:
 
     attribute: what it is divided by ("object size"). subset: which part ("small"). definition: in words and numbers. level: what is chosen:
     whole images, objects, or classes. images: those that take part (for objects: in which there is one). objects: true objects that count,
-    None where the head has none. figures: by name. enough: whether there is enough to say anything; reason: why not.
+    None where the head has none. figures: by name. enough: whether there is enough to say anything; reason: why not. head: whose objects are
+    counted or chosen; whole images carry the figures of all heads.
     """
 
     attribute: str
@@ -60,6 +61,7 @@ class SubsetFinding:
     figures: Mapping[str, Estimate]
     enough: bool = True
     reason: str | None = None
+    head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Disaggregation:
 @dataclass(frozen=True)
 class Difference:
     """One figure of two runs over the same images: B - A with its paired interval. p_value: two-sided, of no difference, from the resamples.
-    significant: whether the interval leaves out zero."""
+    significant: whether the interval leaves out zero. adjusted_p: of a class, by Benjamini and Hochberg over all classes of the figure, so that
+    of the classes picked by it 5 % are expected to be false; NaN over all."""
 
     figure: str
     category: str | None
@@ -81,6 +84,7 @@ class Difference:
     b: float
     difference: Estimate
     p_value: float
+    adjusted_p: float = math.nan
 
     @property
     def significant(self) -> bool:
@@ -136,6 +140,9 @@ class ErrorFindings:
     by_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     by_class_unit: str = ""
     notes: tuple[str, ...] = ()
+    by_group: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Part of the evidence (things, stuff; boundary band, inside) -> error name or figure -> value in ``by_group_unit``."""
+    by_group_unit: str = ""
 
 
 @dataclass(frozen=True)

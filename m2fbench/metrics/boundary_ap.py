@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from m2fbench import files
 from m2fbench.errors import PredictionsError
 from m2fbench.metrics import coco_files
+from m2fbench.metrics.coco_statistics import coco_statistics
+from m2fbench.metrics.instance_matching import IOU_THRESHOLDS, mask_iou, pairs_of
 from m2fbench.suite import metrics
 from m2fbench.types import (
     Dataset,
@@ -98,11 +100,30 @@ class BoundaryAP:
         rules: ScoringRules,
         subset: ObjectSubset | None = None,
     ) -> ImageStatistics | None:
-        """None: this metric has no such form."""
-        return None
+        """Of all figures; of the objects in ``subset`` those that are over objects of any area; None where truth alone can be told to be
+        in it."""
+        return coco_statistics(pairs_of(dataset, predictions, image_ids, boundary_iou), _FIGURES, _PER_CLASS, subset)
 
 
 metrics.register(BoundaryAP.name)(BoundaryAP())
+
+
+def boundary_iou(found: Sequence[Rle], truth: Sequence[Rle], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The smaller one of the masks' IoU and their boundaries', [D, G]; the former alone for crowd regions, and where it is below all
+    thresholds. Boundaries are worked out by faster-coco-eval where they can matter."""
+    from faster_coco_eval.core.mask import rleToBoundary
+
+    iou = mask_iou(found, truth, crowd)
+    near = (iou >= IOU_THRESHOLDS[0]) & ~crowd
+    rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
+    if len(rows):
+        ours, theirs = (
+            [rleToBoundary(masks[k], DILATION_RATIO) for k in chosen.tolist()]
+            for masks, chosen in ((found, rows), (truth, columns))
+        )
+        part = np.ix_(rows, columns)
+        iou[part] = np.minimum(iou[part], mask_iou(ours, theirs, np.zeros(len(theirs), bool)))
+    return iou
 
 
 def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from m2fbench.errors import PredictionsError
 from m2fbench.files import map_over
 from m2fbench.formats.rle import compressed, decode_counts
+from m2fbench.metrics.cityscapes_ap_statistics import CityscapesAPStatistics
 from m2fbench.metrics.cityscapes_instance_official import official_table
 from m2fbench.metrics.coco_files import entries_by_image, largest_difference
 from m2fbench.suite import metrics
@@ -115,8 +116,17 @@ class CityscapesAP:
         rules: ScoringRules,
         subset: ObjectSubset | None = None,
     ) -> ImageStatistics | None:
-        """None: this metric has no such form."""
-        return None
+        """None for a subset of the objects, which this protocol does not have."""
+        if subset is not None:
+            return None
+        counts, names = count_images(dataset, predictions, image_ids), tuple(_things(dataset).values())
+        image = np.repeat(np.arange(len(counts)), [len(c.scores) for c in counts])
+        category, score, outcomes = _predictions(counts)
+        found = np.bincount(image * len(names) + category, minlength=len(counts) * len(names)).reshape(len(counts), len(names))
+        truths = np.array([c.truths for c in counts], np.int64).reshape(len(counts), len(names))
+        return CityscapesAPStatistics(
+            tuple(image_ids), self.names, self.names, names, truths, found, image, category, score, outcomes == TRUE, outcomes != IGNORED
+        )  # fmt: skip
 
 
 metrics.register(CityscapesAP.name)(CityscapesAP())
@@ -244,9 +254,7 @@ def average_precisions(counts: Iterable[ImageCounts], classes: int) -> NDArray[n
     counts = list(counts)
     table = np.full((classes, len(OVERLAPS)), np.nan)
     truths = sum((c.truths for c in counts), np.zeros(classes, np.int64))
-    categories = np.concatenate([np.zeros(0, np.int64), *(c.categories for c in counts)])
-    scores = np.concatenate([np.zeros(0), *(c.scores for c in counts)])
-    outcomes = np.concatenate([np.zeros((0, len(OVERLAPS)), np.int8), *(c.outcomes for c in counts)])
+    categories, scores, outcomes = _predictions(counts)
     for k in np.flatnonzero(truths):
         of_class = np.flatnonzero(categories == k)
         ascending = of_class[np.argsort(scores[of_class])]
@@ -254,6 +262,15 @@ def average_precisions(counts: Iterable[ImageCounts], classes: int) -> NDArray[n
             chosen = ascending[outcomes[ascending, t] != IGNORED]
             table[k, t] = _average_precision(scores[chosen], outcomes[chosen, t] == TRUE, int(truths[k]))
     return table
+
+
+def _predictions(counts: Sequence[ImageCounts]) -> tuple[Ints, NDArray[np.float64], NDArray[np.int8]]:
+    """Class, score and outcomes of the predictions of all images, one after the other."""
+    return (
+        np.concatenate([np.zeros(0, np.int64), *(c.categories for c in counts)]),
+        np.concatenate([np.zeros(0), *(c.scores for c in counts)]),
+        np.concatenate([np.zeros((0, len(OVERLAPS)), np.int8), *(c.outcomes for c in counts)]),
+    )
 
 
 def _average_precision(scores: NDArray[np.float64], is_true: NDArray[np.bool_], truths: int) -> float:

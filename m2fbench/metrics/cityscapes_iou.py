@@ -19,6 +19,7 @@ from m2fbench.files import map_over
 from m2fbench.formats.label_png import read_raw_prediction, to_indices
 from m2fbench.labels import label_set
 from m2fbench.metrics.cityscapes_official import LABELS, OfficialLabels, official_labels, official_name, official_scores
+from m2fbench.metrics.cityscapes_statistics import FIGURES, cityscapes_statistics
 from m2fbench.metrics.pixel_counts import Counts, joint_runs, pair_counts, weighted_counts
 from m2fbench.suite import metrics
 from m2fbench.types import (
@@ -53,6 +54,10 @@ _MEAN_SIZE = np.array([MEAN_INSTANCE_SIZE.get(label, 0.0) for label in range(LAB
 _SAME_CATEGORY = np.array(
     [[any(a in ids and b in ids for ids in INSTANCE_CATEGORIES.values()) for b in range(LABELS)] for a in range(LABELS)]
 )
+
+_WITH_INSTANCES = len(EVALUATED) + len(MEAN_INSTANCE_SIZE)
+STARTS = len(EVALUATED), _WITH_INSTANCES, _WITH_INSTANCES + len(CATEGORIES)  # of the second to fourth kind of score in ``parts``
+ROWS = STARTS[2] + len(INSTANCE_CATEGORIES)
 
 NO_LABEL = 255  # in a prediction: no official id
 Floats = NDArray[np.float64]
@@ -143,8 +148,9 @@ class CityscapesSummary:
         }  # fmt: skip
 
 
-def summarise(counts: CityscapesCounts) -> CityscapesSummary:
-    """The scores of summed counts."""
+def parts(counts: CityscapesCounts) -> Floats:
+    """What every score is made of, and adds up over images: hits, misses and false positives, float64 [ROWS, 3], of the IoU of each class,
+    the iIoU of each class with instances, the IoU of each category and the iIoU of each category with instances, in the tables' order."""
     confusion, weighted = counts.confusion, counts.weighted
 
     def false_positives(ids: Sequence[int], own: Sequence[int]) -> int:
@@ -152,19 +158,31 @@ def summarise(counts: CityscapesCounts) -> CityscapesSummary:
         others = [i for i in EVALUATED if i not in own]
         return int(confusion[np.ix_(others, ids)].sum())
 
-    def iou(ids: Sequence[int]) -> float:
+    def iou(ids: Sequence[int]) -> tuple[float, float, float]:
         hits, truth = int(confusion[np.ix_(ids, ids)].sum()), int(confusion[list(ids)].sum())
-        return _share(hits, truth - hits, false_positives(ids, ids))
+        return hits, truth - hits, false_positives(ids, ids)
 
-    def category_iiou(category: str, ids: Sequence[int]) -> float:
+    def category_iiou(category: str, ids: Sequence[int]) -> tuple[float, float, float]:
         hits, misses = weighted[list(ids), 2:].sum(0).tolist()
-        return _share(hits, misses, false_positives(ids, CATEGORIES[category]))
+        return hits, misses, false_positives(ids, CATEGORIES[category])
 
+    found = [iou((i,)) for i in EVALUATED]
+    found += [(weighted[i, 0], weighted[i, 1], false_positives((i,), (i,))) for i in MEAN_INSTANCE_SIZE]
+    found += [iou(ids) for ids in CATEGORIES.values()]
+    found += [category_iiou(category, ids) for category, ids in INSTANCE_CATEGORIES.items()]
+    return np.array(found, np.float64)  # whole numbers below 2^53 stay exact
+
+
+def summarise(counts: CityscapesCounts) -> CityscapesSummary:
+    """The scores of summed counts."""
+    classes, instances, categories, instance_categories = (
+        [_share(*row) for row in group.tolist()] for group in np.split(parts(counts), STARTS)
+    )
     return CityscapesSummary(
-        {i: iou((i,)) for i in EVALUATED},
-        {i: _share(weighted[i, 0], weighted[i, 1], false_positives((i,), (i,))) for i in MEAN_INSTANCE_SIZE},
-        {category: iou(ids) for category, ids in CATEGORIES.items()},
-        {category: category_iiou(category, ids) for category, ids in INSTANCE_CATEGORIES.items()},
+        dict(zip(EVALUATED, classes, strict=True)),
+        dict(zip(MEAN_INSTANCE_SIZE, instances, strict=True)),
+        dict(zip(CATEGORIES, categories, strict=True)),
+        dict(zip(INSTANCE_CATEGORIES, instance_categories, strict=True)),
     )
 
 
@@ -185,7 +203,7 @@ class CityscapesIoU:
     head: Head = "semantic"
     only_for: str | None = "cityscapes"
     version = 1
-    names: tuple[str, ...] = ("IoU_class", "IoU_category", "iIoU_class", "iIoU_category")
+    names: tuple[str, ...] = FIGURES
 
     def score(
         self, dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId], rules: ScoringRules
@@ -233,8 +251,18 @@ class CityscapesIoU:
         rules: ScoringRules,
         subset: ObjectSubset | None = None,
     ) -> ImageStatistics | None:
-        """None: this metric has no such form."""
-        return None
+        """None with ``subset``: the official protocol has none of objects."""
+        if subset is not None:
+            return None
+        truth, examples = official_labels(dataset), {e.image_id: e for e in dataset.examples()}
+
+        def count_parts(image_id: ImageId) -> Floats:
+            return parts(_count(truth, predictions, examples[image_id]))
+
+        each = np.array(list(map_over(count_parts, image_ids)), np.float64).reshape(-1, ROWS, 3)
+        names = dict(zip(EVALUATED, label_set("cityscapes").names, strict=True))
+        with_instances = {names[i]: EVALUATED.index(i) for i in MEAN_INSTANCE_SIZE}
+        return cityscapes_statistics(image_ids, each, STARTS, with_instances)
 
 
 metrics.register(CityscapesIoU.name)(CityscapesIoU())

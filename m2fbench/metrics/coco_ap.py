@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from m2fbench.errors import PredictionsError
 from m2fbench.metrics import coco_files
+from m2fbench.metrics.coco_statistics import coco_statistics
+from m2fbench.metrics.instance_matching import pairs_of
 from m2fbench.suite import metrics
 from m2fbench.types import (
     Dataset,
@@ -84,8 +86,9 @@ class CocoAP:
         rules: ScoringRules,
         subset: ObjectSubset | None = None,
     ) -> ImageStatistics | None:
-        """None: this metric has no such form."""
-        return None
+        """Of all figures; of the objects in ``subset`` those that are over objects of any area, and where truth alone can be told to be
+        in it those of recall, AR100."""
+        return coco_statistics(pairs_of(dataset, predictions, image_ids), _FIGURES, _PER_CLASS, subset)
 
 
 metrics.register(CocoAP.name)(CocoAP())

@@ -17,12 +17,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from m2fbench.errors import PredictionsError
 from m2fbench.files import map_over
-from m2fbench.formats.panoptic import listing_problem, read_ids, run_starts, segment_index
-from m2fbench.formats.panoptic_predictions import PanopticEntry, read_predictions
 from m2fbench.metrics.panoptic_files import counts_of_files
+from m2fbench.metrics.panoptic_matching import entries_of, examples_of, match, overlaps, read_pair
 from m2fbench.metrics.panoptic_official import official_figures
+from m2fbench.metrics.panoptic_statistics import PARTS, QUALITY, panoptic_statistics
 from m2fbench.suite import metrics
 from m2fbench.types import (
     Dataset,
@@ -39,7 +38,6 @@ from m2fbench.types import (
     Verification,
 )  # fmt: skip
 
-_PARTS = ("PQ", "SQ", "RQ")
 _GROUPS = ("", "_th", "_st")
 _COUNTS = ("TP", "FP", "FN", "truth_segments")
 
@@ -67,18 +65,6 @@ class PanopticCounts:
         return PanopticCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def overlaps(truth: PanopticMap, prediction: PanopticMap) -> Ints:
-    """Pixels that each true segment shares with each predicted one, int64 [T + 2, P + 2]. Row and column 0 are void, the last
-    ones are ids that belong to no segment."""
-    true, predicted = truth.ids.ravel(), prediction.ids.ravel()
-    starts = run_starts(true, predicted)
-    rows = segment_index(true[starts], truth.segments)
-    columns = segment_index(predicted[starts], prediction.segments)
-    shape = len(truth.segments) + 2, len(prediction.segments) + 2
-    pixels = np.bincount(rows * shape[1] + columns, np.diff(starts, append=true.size), shape[0] * shape[1])
-    return pixels.astype(np.int64).reshape(shape)  # sums of whole numbers below 2^53: exact
-
-
 def panoptic_counts(truth: PanopticMap, prediction: PanopticMap, classes: int) -> PanopticCounts:
     """One image's counts; both maps of one size. classes: number of categories."""
     return counts_of_overlaps(overlaps(truth, prediction), truth.segments, prediction.segments, classes)
@@ -86,33 +72,22 @@ def panoptic_counts(truth: PanopticMap, prediction: PanopticMap, classes: int) -
 
 def counts_of_overlaps(table: Ints, truth: Sequence[Segment], prediction: Sequence[Segment], classes: int) -> PanopticCounts:
     """One image's counts from ``overlaps``."""
-    shared = table[1:-1, 1:-1]
-    pixels, area, on_void = table[1:-1].sum(1), table[:, 1:-1].sum(0), table[0, 1:-1]
-    true_area = np.array([n if s.area is None else s.area for n, s in zip(pixels.tolist(), truth, strict=True)], np.int64)
-    true_class = np.array([s.category for s in truth], np.int64)
-    found_class = np.array([s.category for s in prediction], np.int64)
-    crowd = np.array([s.is_crowd for s in truth], bool)
-
-    comparable = (shared > 0) & (true_class[:, None] == found_class) & ~crowd[:, None]
-    rows, columns = np.nonzero(comparable)
-    both = shared[rows, columns]
-    iou = both / (true_area[rows] + area[columns] - both - on_void[columns])
-    matches = iou > 0.5
-    rows, columns, iou = rows[matches], columns[matches], iou[matches]
-
-    missed = ~crowd
-    missed[rows] = False
-    excused = on_void.copy()
-    crowd_of = {int(true_class[row]): row for row in np.flatnonzero(crowd)}
-    for category, row in crowd_of.items():
-        excused += np.where(found_class == category, shared[row], 0)
-    false = 2 * excused <= area
-    false[columns] = False
+    found = match(table, truth, prediction)
+    matches = found.same
+    rows, columns, iou = found.true[matches], found.found[matches], found.iou[matches]
+    missed, false = ~found.crowd, ~found.excused
+    missed[rows], false[columns] = False, False
 
     count = functools.partial(np.bincount, minlength=classes)
-    matched = true_class[rows]
-    iou_sum = np.bincount(matched, iou, classes).astype(np.float64)
-    return PanopticCounts(count(matched), count(found_class[false]), count(true_class[missed]), iou_sum, count(true_class[~crowd]))
+    true_class = found.true_class
+    iou_sum = np.bincount(true_class[rows], iou, classes).astype(np.float64)
+    return PanopticCounts(
+        count(true_class[rows]),
+        count(found.found_class[false]),
+        count(true_class[missed]),
+        iou_sum,
+        count(true_class[~found.crowd]),
+    )
 
 
 def summarise(counts: PanopticCounts, things: NDArray[np.bool_]) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -132,7 +107,7 @@ def summarise(counts: PanopticCounts, things: NDArray[np.bool_]) -> tuple[dict[s
     overall = {
         part + suffix: float(values[part][group].mean()) if group.any() else math.nan
         for suffix, group in zip(_GROUPS, groups, strict=True)
-        for part in _PARTS
+        for part in PARTS
     }
     return overall, {part: each.tolist() for part, each in values.items()}
 
@@ -144,7 +119,7 @@ class PanopticQuality:
     head: Head = "panoptic"
     only_for: str | None = None
     version = 1
-    names = tuple(part + suffix for suffix in _GROUPS for part in _PARTS)
+    names: tuple[str, ...] = QUALITY
 
     def score(
         self, dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId], rules: ScoringRules
@@ -164,8 +139,8 @@ class PanopticQuality:
         measurements: Sequence[Measurement],
     ) -> Verification:
         """All figures by panopticapi where it is installed, else by cityscapesScripts' evaluator of the same definition."""
-        entries = _entries(dataset, predictions, image_ids)
-        evaluator, figures = official_figures(dataset, _examples(dataset, image_ids), entries)
+        entries = entries_of(dataset, predictions, image_ids)
+        evaluator, figures = official_figures(dataset, examples_of(dataset, image_ids), entries)
         official = _measurements(dataset, *figures)
         return Verification(evaluator, max(difference(m.value, o.value) for m, o in zip(measurements, official, strict=True)))
 
@@ -177,8 +152,8 @@ class PanopticQuality:
         rules: ScoringRules,
         subset: ObjectSubset | None = None,
     ) -> ImageStatistics | None:
-        """None: this metric has no such form."""
-        return None
+        """Of all segments, or of those in ``subset``: any attribute of truth, area and border of predictions too."""
+        return panoptic_statistics(dataset, predictions, image_ids, subset)
 
 
 metrics.register(PanopticQuality.name)(PanopticQuality())
@@ -186,25 +161,20 @@ metrics.register(PanopticQuality.name)(PanopticQuality())
 
 def image_counts(dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId]) -> Iterator[PanopticCounts]:
     """The counts of each image, in the order of ``image_ids``."""
-    entries = _entries(dataset, predictions, image_ids)
+    entries = entries_of(dataset, predictions, image_ids)
     classes = len(dataset.categories)
 
     def count(example: Example) -> PanopticCounts:
-        path, segments = entries[example.image_id]
-        truth = dataset.panoptic_truth(example)
-        found = PanopticMap(read_ids(path, example.size), segments)
-        table = overlaps(truth, found)
-        if table[:, -1].any() or not table[:, 1:-1].any(0).all():
-            raise PredictionsError(f"{path}: {listing_problem(found.ids, segments)}; write both again, from one map")
-        return counts_of_overlaps(table, truth.segments, segments, classes)
+        truth, found, table = read_pair(dataset, entries[example.image_id], example)
+        return counts_of_overlaps(table, truth.segments, found.segments, classes)
 
-    yield from map_over(count, _examples(dataset, image_ids))
+    yield from map_over(count, examples_of(dataset, image_ids))
 
 
 def _counts(dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId]) -> PanopticCounts:
     """Over all the images, in the quickest way that there is."""
-    entries = _entries(dataset, predictions, image_ids)
-    if found := counts_of_files(dataset, _examples(dataset, image_ids), entries):
+    entries = entries_of(dataset, predictions, image_ids)
+    if found := counts_of_files(dataset, examples_of(dataset, image_ids), entries):
         (tp, fp, fn, truth), iou = found
         return PanopticCounts(tp, fp, fn, iou, truth)
     return sum(image_counts(dataset, predictions, image_ids), PanopticCounts.none(len(dataset.categories)))
@@ -218,7 +188,7 @@ def _measurements(
 ) -> Iterator[Measurement]:
     for name in PanopticQuality.names:
         yield Measurement(name, overall[name])
-    for name in _PARTS:
+    for name in PARTS:
         for value, category in zip(by_class[name], dataset.categories, strict=True):
             yield Measurement(name, value, category=category.name)
     for name in _COUNTS:
@@ -230,16 +200,3 @@ def difference(ours: float, theirs: float) -> float:
     if math.isnan(ours) or math.isnan(theirs):
         return 0.0 if math.isnan(ours) and math.isnan(theirs) else math.inf
     return abs(ours - theirs)
-
-
-def _entries(dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId]) -> dict[ImageId, PanopticEntry]:
-    assert predictions.panoptic is not None
-    sizes = {example.image_id: example.size for example in dataset.examples()}
-    return read_predictions(
-        predictions.panoptic, predictions.panoptic_folder, sizes, dataset.category_ids, required=image_ids
-    )  # fmt: skip
-
-
-def _examples(dataset: Dataset, image_ids: Sequence[ImageId]) -> list[Example]:
-    examples = {example.image_id: example for example in dataset.examples()}
-    return [examples[image_id] for image_id in image_ids]

@@ -20,6 +20,7 @@ from m2fbench.formats.label_png import read_prediction, read_raw_prediction, to_
 from m2fbench.labels import label_set
 from m2fbench.metrics.cityscapes_official import official_name, official_scores
 from m2fbench.metrics.pixel_counts import Counts, pair_counts
+from m2fbench.metrics.semantic_statistics import FIGURES, region_statistics, semantic_statistics
 from m2fbench.suite import metrics
 from m2fbench.types import (
     Dataset,
@@ -129,10 +130,7 @@ class SemanticIoU:
     head: Head = "semantic"
     only_for: str | None = None
     version = 1
-    names: tuple[str, ...] = (
-        "mIoU", "mIoU_present", "mIoU_union", "mIoU_all", "pixel_accuracy", "mean_accuracy", "frequency_weighted_IoU",
-        "challenge_score",
-    )  # fmt: skip
+    names: tuple[str, ...] = FIGURES
 
     def score(
         self, dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId], rules: ScoringRules
@@ -177,14 +175,20 @@ class SemanticIoU:
         rules: ScoringRules,
         subset: ObjectSubset | None = None,
     ) -> ImageStatistics | None:
-        """None: this metric has no such form."""
-        return None
+        """Of all pixels; with ``subset``, of those of the connected regions of truth in it."""
+
+        def maps(example: Example) -> tuple[LabelMap, LabelMap]:
+            return label_maps(dataset, predictions, example)
+
+        if subset is not None:
+            return region_statistics(dataset, predictions, image_ids, maps, subset)
+        return semantic_statistics(dataset, image_ids, lambda example: _count(dataset, predictions, example), rules.mean_iou)
 
 
 metrics.register(SemanticIoU.name)(SemanticIoU())
 
 
-def _maps(dataset: Dataset, predictions: Predictions, example: Example) -> tuple[LabelMap, LabelMap]:
+def label_maps(dataset: Dataset, predictions: Predictions, example: Example) -> tuple[LabelMap, LabelMap]:
     """Truth and prediction of one image."""
     assert predictions.semantic is not None
     predicted = read_prediction(predictions.semantic[example.image_id], example, dataset.label_values)
@@ -249,7 +253,7 @@ def _by_hotcoco(
     ours = np.zeros((classes, classes + 1), np.int64)
     wanted = set(image_ids)
     for example in (e for e in dataset.examples() if e.image_id in wanted):
-        truth, predicted = _maps(dataset, predictions, example)
+        truth, predicted = label_maps(dataset, predictions, example)
         ours += confusion(truth, predicted, classes)
         rows, columns = truth.astype(np.uint16), predicted.astype(np.uint16)
         rows[truth == np.iinfo(truth.dtype).max] = 65535
