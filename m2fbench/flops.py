@@ -190,6 +190,44 @@ def flops_of_row(suite: Suite, row: Row, request: FlopsRequest | None = None, pr
     return _cost(suite, row, request or FlopsRequest(), _Counter(progress or (lambda *_: None)))
 
 
+@dataclass(frozen=True)
+class StoppedCost:
+    """What a Mask2Former costs that stops after ``layers`` of its masked-attention layers. counts: by definition, over the images.
+    saved: the share (0..1) of the whole model's FLOPs, of the count ``paper``, that is not needed."""
+
+    layers: int
+    counts: Mapping[str, "MeanCount"]
+    saved: float
+
+    @property
+    def flops(self) -> float:
+        """Of the count ``paper``."""
+        return self.counts["paper"].mean
+
+
+def flops_by_layer(
+    suite: Suite, row: Row, request: FlopsRequest | None = None, progress: Progress | None = None
+) -> tuple[StoppedCost, ...]:
+    """The cost of stopping a row of a suite after 0, 1, ... all of its masked-attention layers, with the post-processing; from its
+    configuration, without weights. Raises M2FBenchError where it cannot be counted, as for a model that has no such layers."""
+    from m2fbench.models.architecture import architecture_of
+
+    request = request or FlopsRequest()
+    reference = row.architecture or row.checkpoint
+    if reference is None:
+        raise CheckpointError(f"{row.name}: {row.unavailable}")
+    architecture = architecture_of(reference, config=row.config, labels=row.labels)
+    if architecture.family != "Mask2Former":
+        raise CheckpointError(
+            f"{reference}: {architecture.family} has no masked-attention layers to stop after; expected a Mask2Former"
+        )
+    setting = setting_of_row(suite, row, request)
+    tell = progress or (lambda *_: None)
+    counts = _Model(architecture, every_layer=True).counts_of_all(setting.inputs, setting, lambda n, of: tell(row.name, n, of))
+    whole = counts[-1]["paper"].mean
+    return tuple(StoppedCost(layers, found, 1 - found["paper"].mean / whole) for layers, found in enumerate(counts))
+
+
 def _suite_rows(suite: Suite, request: FlopsRequest, counter: "_Counter") -> Iterator[ModelCost]:
     for row in suite.checkpoints:
         if not request.only or row.name in request.only:
@@ -274,9 +312,9 @@ class _Counter:
 
 
 class _Model:
-    """One architecture's module on the meta device, and its counts by input size."""
+    """One architecture's module on the meta device, and its counts by input size; with ``every_layer`` also those of stopping earlier."""
 
-    def __init__(self, architecture: "Architecture") -> None:
+    def __init__(self, architecture: "Architecture", *, every_layer: bool = False) -> None:
         from m2fbench.models.architecture import build_module
         from m2fbench.models.parts import parameters_by_part, part_modules, parts_of
 
@@ -285,10 +323,15 @@ class _Model:
         self._parts = parts_of(architecture.config)
         self._part_modules = part_modules(module, self._parts)
         self.parameters = parameters_by_part(module, self._parts)
-        self._sizes: dict[tuple[int, int], tuple[dict[str, Count], Any]] = {}
+        self._every_layer = every_layer
+        self._sizes: dict[tuple[int, int], list[tuple[dict[str, Count], Any]]] = {}
 
     def counts(self, inputs: Inputs, setting: Setting, progress: Callable[[int, int], None]) -> dict[str, "MeanCount"]:
-        """Definition -> the count over the images."""
+        """Definition -> the count over the images, of the whole model."""
+        return self.counts_of_all(inputs, setting, progress)[-1]
+
+    def counts_of_all(self, inputs: Inputs, setting: Setting, progress: Callable[[int, int], None]) -> list[dict[str, "MeanCount"]]:
+        """The same of all that is counted, the whole model last."""
         from m2fbench.profiling.flops import DEFINITIONS, mean, together
 
         distinct = Counter(inputs.geometries)
@@ -297,25 +340,32 @@ class _Model:
         for done, size in enumerate(sizes):
             self._count(size)
             progress(done + 1, len(sizes))
-        found: dict[str, list[Count]] = {definition.name: [] for definition in DEFINITIONS}
+        found: list[dict[str, list[Count]]] = [{d.name: [] for d in DEFINITIONS} for _ in self._sizes[sizes[0]]]
         for geometry in distinct:
-            by_definition, shapes = self._sizes[geometry.padded]
-            for definition in DEFINITIONS:
-                one = by_definition[definition.name]
-                if definition.post_processing and setting.heads:
-                    one = together(one, _post_processing(shapes, geometry, setting, definition))
-                found[definition.name].append(one)
-        return {name: mean(counts, list(distinct.values())) for name, counts in found.items()}
+            after = {
+                definition.name: _post_processing(self._sizes[geometry.padded][-1][1], geometry, setting, definition)
+                for definition in DEFINITIONS
+                if definition.post_processing and setting.heads
+            }
+            for counts, (by_definition, _) in zip(found, self._sizes[geometry.padded], strict=True):
+                for name, one in by_definition.items():
+                    counts[name].append(together(one, after[name]) if name in after else one)
+        return [{name: mean(counts, list(distinct.values())) for name, counts in each.items()} for each in found]
 
     def _count(self, size: tuple[int, int]) -> None:
         from m2fbench.profiling.flops import DEFINITIONS, count
-        from m2fbench.profiling.operators import record_model
+        from m2fbench.profiling.operators import record_layers, record_model
 
         if size in self._sizes:
             return
-        recording = record_model(self._module, size, self._parts.rest, self._part_modules)
-        shapes = tuple(tuple(tensor.shape[1:]) for tensor in recording.result)
-        self._sizes[size] = {d.name: count(recording.calls, d, self._parts.names) for d in DEFINITIONS}, shapes
+        where = self._module, size, self._parts.rest, self._part_modules
+        self._sizes[size] = [
+            (
+                {d.name: count(recording.calls, d, self._parts.names) for d in DEFINITIONS},
+                tuple(tuple(tensor.shape[1:]) for tensor in recording.result),
+            )
+            for recording in (record_layers(*where) if self._every_layer else (record_model(*where),))
+        ]
 
 
 def _post_processing(shapes: Any, geometry: "Geometry", setting: Setting, definition: Any) -> "Count":

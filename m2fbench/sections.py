@@ -148,6 +148,12 @@ class Variant(Strict):
     fuse: bool = Field(False, description="Fold batch norms into the convolutions before them (ResNet backbones).")
     lean: bool = Field(False, description="Leave out work that the result does not need; outputs equal to rounding.")
     compile: bool = Field(False, description="Run backbone, pixel decoder and transformer decoder through torch.compile.")
+    decoder_layers: int | None = Field(
+        None,
+        ge=0,
+        description="Stop after so many masked-attention layers and predict from there; 0: what the learned queries predict before any. "
+        "All if left out. The original's DEC_LAYERS and transformers' decoder_layers are one more: they count the prediction before.",
+    )
     protocol: ProtocolName | None = Field(None, description="Another protocol than the suite's.")
     tta: Literal["paper"] | None = Field(None, description="Multi-scale and flip testing, as `protocol.tta` has it.")
 

@@ -11,6 +11,7 @@
         semantic/          label PNGs with the dataset's own values, likewise
         images.csv         the per-image table
         result.json        the figures (result-limit-N.json for a limited run; predicted.json without any for one that only predicted)
+        examination.json   what `m2fbench examine` found layer by layer, with examples in examination/
         lock               held while a run writes here
 
 Killed at any moment, a line is either whole or cut off; a cut-off last line is dropped and its image done again. Every other
@@ -37,9 +38,14 @@ from m2fbench.writing import make_folder, store_error, write_atomically
 STORE_VERSION = 2
 _OURS = (
     "identity.json", "model.json", "suite.json", "journal.jsonl", "predictions.json", "panoptic.json", "images.csv", "result*.json", "predicted.json",
-    "panoptic/*.png", "semantic/*.png",
+    "panoptic/*.png", "semantic/*.png", "examination.json", "examination/*.npz",
 )  # fmt: skip
-_LEFTOVERS = (".*.part", "panoptic/.*.part", "semantic/.*.part")  # of a process killed between writing aside and renaming
+_LEFTOVERS = (
+    ".*.part",
+    "panoptic/.*.part",
+    "semantic/.*.part",
+    "examination/.*.part",
+)  # of a process killed between writing aside and renaming
 
 
 @dataclass(frozen=True)

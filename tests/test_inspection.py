@@ -20,8 +20,8 @@ def test_the_bundled_checkpoint() -> None:
     found = inspect("bundled:shapes_tiny")
     assert (found.family, found.form, found.parameters, found.queries) == ("Mask2Former", "transformers", 1_566_283, 24)
     assert found.suites == (
-        "shapes_instance (on its things)", "shapes_panoptic", "shapes_protocols (on its things)", "shapes_semantic",
-        "shapes_variants (on its things)",
+        "shapes_instance (on its things)", "shapes_layers", "shapes_panoptic", "shapes_protocols (on its things)", "shapes_report",
+        "shapes_semantic", "shapes_variants (on its things)",
     )  # fmt: skip
     assert dict(found.facts())["task"].startswith("not said by the checkpoint; of the suites below, run those of the task")
     assert (found.warnings, found.problem) == ((), None)

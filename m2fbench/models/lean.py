@@ -12,12 +12,29 @@ Left out or done more cheaply, with outputs equal to rounding:
 Parts are replaced on the module given, not in transformers; hooks on them go on working.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from m2fbench.errors import UnsupportedError
+
+
+@contextlib.contextmanager
+def every_layer(module: Any) -> Iterator[None]:
+    """Inside, a module made lean predicts from all of its layers, so that it has auxiliary outputs; any other does so anyway. The last
+    layer's are the same."""
+    forward = module.model.transformer_module.decoder.forward
+    if not isinstance(forward, _Decoder):
+        yield
+        return
+    forward.every_layer = True
+    try:
+        yield
+    finally:
+        forward.every_layer = False
 
 
 def make_lean(module: Any, *, sdpa: bool) -> None:
@@ -89,6 +106,7 @@ class _Decoder:
 
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
+        self.every_layer = False  # whether to predict from every layer all the same
 
     def __call__(
         self,
@@ -101,7 +119,8 @@ class _Decoder:
         query_position_embeddings: torch.Tensor,
         **_: Any,
     ) -> Any:
-        """inputs_embeds: [Q, B, C]. pixel_embeddings: [B, C, H / 4, W / 4]. The states and masks of one layer, the last."""
+        """inputs_embeds: [Q, B, C]. pixel_embeddings: [B, C, H / 4, W / 4]. The states and masks of one layer, the last; with ``every_layer``
+        of all, as transformers has them."""
         from transformers.models.mask2former import modeling_mask2former as transformers_mask2former
 
         decoder, hidden = self.decoder, inputs_embeds
@@ -109,7 +128,9 @@ class _Decoder:
             functional.interpolate(pixel_embeddings, size=size, mode="bilinear", align_corners=False).flatten(2)
             for size in feature_size_list
         ]
+        states = []
         for index, layer in enumerate(decoder.layers):
+            states.append(hidden)
             level = index % decoder.num_feature_levels
             blocked = self._mask_logits(decoder.layernorm(hidden), reduced[level]).sigmoid() < 0.5
             blocked = blocked & ~blocked.all(-1, keepdim=True)  # a query that may look nowhere looks everywhere
@@ -118,10 +139,11 @@ class _Decoder:
                 hidden, level, None, multi_stage_positional_embeddings, query_position_embeddings, encoder_hidden_states,
                 encoder_attention_mask=blocked[:, None].expand(-1, heads, -1, -1).flatten(0, 1),
             )[0]  # fmt: skip
-        last = decoder.layernorm(hidden)
-        masks = self._mask_logits(last, pixel_embeddings.flatten(2)).unflatten(2, pixel_embeddings.shape[2:])
+        read = tuple(decoder.layernorm(state) for state in ((*states, hidden) if self.every_layer else (hidden,)))
+        size = pixel_embeddings.shape[2:]
+        masks = tuple(self._mask_logits(state, pixel_embeddings.flatten(2)).unflatten(2, size) for state in read)
         return transformers_mask2former.Mask2FormerMaskedAttentionDecoderOutput(
-            last_hidden_state=hidden.transpose(1, 0), intermediate_hidden_states=(last,), masks_queries_logits=(masks,)
+            last_hidden_state=hidden.transpose(1, 0), intermediate_hidden_states=read, masks_queries_logits=masks
         )
 
     def _mask_logits(self, states: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from m2fbench.models.memory import Shortage, attempt, run_forward
 from m2fbench.models.pickled import ForbiddenTypeError, PickleError
 from m2fbench.models.preprocess import ModelInput
 from m2fbench.models.semantic import View
-from m2fbench.models.shaping import lay_out, layout_of, rewrite
+from m2fbench.models.shaping import lay_out, layout_of, rewrite, stop_after
 from m2fbench.models.torch_files import read_torch
 from m2fbench.models.variants import PLAIN, Switches, conditions, in_effect, switched, switches_of
 from m2fbench.types import JsonObject
@@ -33,10 +33,13 @@ Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run. parameters: their number. settings: what of the variant took effect.
+    """A model ready to run. parameters: their number, those of layers that the variant leaves out not among them. settings: what of the
+    variant took effect.
 
     module: the torch module that runs, for hooks on its parts; None for one that is not torch's. switches: the process-wide switches that
-    ``forward`` runs under, for whatever of the variant's work is done outside of it (``variants.switched``).
+    ``forward`` runs under, for whatever of the variant's work is done outside of it (``variants.switched``). outputs: all that the module
+    returns for the same pixels, options of its own given, under the conditions of ``forward``, which takes the logits from it; None without
+    a module.
     """
 
     forward: Forward
@@ -45,6 +48,7 @@ class LoadedModel:
     settings: JsonObject
     module: Any | None = None
     switches: Switches = PLAIN
+    outputs: Callable[..., Any] | None = None
 
 
 Loader = Callable[[Checkpoint, "Variant", str], LoadedModel]
@@ -111,6 +115,8 @@ def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel
     """
     rewritten = variant.fuse or variant.lean  # which is done, and checked, in float32
     model = load_module(checkpoint, dtype="float32" if rewritten else variant.dtype, eager=variant.attention == "eager")
+    if variant.decoder_layers is not None:
+        stop_after(model, variant.decoder_layers)
     parameters = sum(p.numel() for p in model.parameters())
     folded = rewrite(model, variant)
     target = torch.device(device)
@@ -122,19 +128,23 @@ def load(checkpoint: Checkpoint, variant: "Variant", device: str) -> LoadedModel
     layout = torch.channels_last if variant.channels_last else torch.contiguous_format
 
     @torch.inference_mode()
-    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs(pixels: torch.Tensor, **options: Any) -> Any:
         if fixed is not None and tuple(pixels.shape[2:]) != (fixed, fixed):
             raise CheckpointError(
                 f"{checkpoint.reference}: takes inputs of {fixed}x{fixed} pixels only, the protocol made {pixels.shape[3]}x{pixels.shape[2]}; "
                 f"use 'protocol: transformers', with the processor it was published with"
             )
         with conditions(variant, target):
-            output = model(pixel_values=pixels.to(target, dtype, non_blocking=True).contiguous(memory_format=layout))
+            return model(pixel_values=pixels.to(target, dtype, non_blocking=True).contiguous(memory_format=layout), **options)
+
+    @torch.inference_mode()
+    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        output = outputs(pixels)
         return output.class_queries_logits[0].float(), output.masks_queries_logits[0].float()
 
     settings = {"dtype": str(dtype).removeprefix("torch."), "attention": _attention(model, variant), "fused_batch_norms": folded}
     settings |= in_effect(variant, target) | layout_of(model, variant)
-    return LoadedModel(forward, target, parameters, settings, module=model, switches=switches_of(variant))
+    return LoadedModel(forward, target, parameters, settings, module=model, switches=switches_of(variant), outputs=outputs)
 
 
 def _attention(model: Any, variant: "Variant") -> JsonObject:

@@ -1,4 +1,4 @@
-"""What a variant does to a module: folded batch norms, left-out work, memory layout, compilation; checked, and read back."""
+"""What a variant does to a module: fewer layers, folded batch norms, left-out work, memory layout, compilation; checked, and read back."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from m2fbench.sections import Variant
 
 Outputs = tuple[torch.Tensor, torch.Tensor]
+
+MASK2FORMER = "Mask2FormerForUniversalSegmentation"  # transformers' module with masked-attention layers
 
 _FOLDABLE = ("ResNetConvLayer", "ResNetShortCut")  # transformers' modules that are a convolution, then a batch norm
 _CLOSE, _FEW = 1e-3, 0.01  # of the largest logit; the share that may be further off where an attention mask flips by rounding
@@ -59,6 +61,26 @@ def _answer(module: Any) -> Outputs:
     return found.class_queries_logits, found.masks_queries_logits
 
 
+def masked_layers(module: Any) -> int | None:
+    """How many masked-attention layers the model has, one less than its config's ``decoder_layers``; None for any other than a Mask2Former."""
+    return len(module.model.transformer_module.decoder.layers) if type(module).__name__ == MASK2FORMER else None
+
+
+def stop_after(module: Any, layers: int) -> None:
+    """Leave out every masked-attention layer after the first ``layers``, in place. A Mask2Former predicts from its queries as each layer leaves
+    them, by one and the same head, so what is left predicts what it did as the auxiliary output of that layer, to the last bit. Raises
+    UnsupportedError where there are not so many, or none at all."""
+    there = masked_layers(module)
+    if there is None:
+        raise UnsupportedError(f"decoder_layers: knows Mask2Former only, this is a {type(module).__name__}")
+    if layers > there:
+        raise UnsupportedError(f"decoder_layers: {layers}: this model has {there} masked-attention layers; choose 0 to {there}")
+    decoder = module.model.transformer_module.decoder
+    decoder.layers = decoder.layers[:layers]
+    decoder.decoder_layers = layers
+    module.config.decoder_layers = layers + 1  # as transformers counts them
+
+
 def fold_batch_norms(module: torch.nn.Module) -> int:
     """Fold every batch norm of a ResNet backbone into its convolution, in place; how many there were."""
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -96,8 +118,9 @@ def _parts(module: Any) -> list[tuple[Any, bool]]:
 
 
 def layout_of(module: Any, variant: "Variant") -> JsonObject:
-    """Read back from the module: whether every convolution's weights are channels-last, and which parts are compiled."""
+    """Read back from the module: whether every convolution's weights are channels-last, which parts are compiled, and how many
+    masked-attention layers there are (None: it is no Mask2Former)."""
     weights = [part.weight for part in module.modules() if isinstance(part, torch.nn.Conv2d)]
     last = bool(weights) and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
     compiled = [type(part).__name__ for part in module.modules() if hasattr(part.forward, "_torchdynamo_orig_callable")]
-    return {"channels_last": last, "compiled": compiled, "lean": variant.lean}
+    return {"channels_last": last, "compiled": compiled, "lean": variant.lean, "decoder_layers": masked_layers(module)}

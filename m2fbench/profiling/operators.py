@@ -63,11 +63,19 @@ def record(run: Callable[[], tuple[torch.Tensor, ...]], rest: str, parts: Sequen
     parts: (name, a module whose calls are that part); what runs outside them is ``rest``. Raises NeedsDataError, one line, where an
     operator cannot run without data.
     """
+    (recording,) = record_each(lambda: [run()], rest, parts)
+    return recording
+
+
+def record_each(
+    run: Callable[[], Sequence[tuple[torch.Tensor, ...]]], rest: str, parts: Sequence[tuple[str, nn.Module]] = ()
+) -> tuple[Recording, ...]:
+    """``record`` for each of several results of one ``run``: what that one alone depends on."""
     where = [rest]
     listener = _Listener(where)
     with torch.inference_mode(), _entered(parts, where), listener:
-        result = run()
-    return Recording(tuple(_used(listener.events, result)), result)
+        results = run()
+    return tuple(Recording(tuple(_used(listener.events, result)), result) for result in results)
 
 
 def record_model(module: nn.Module, size: tuple[int, int], rest: str, parts: Sequence[tuple[str, nn.Module]]) -> Recording:
@@ -79,6 +87,20 @@ def record_model(module: nn.Module, size: tuple[int, int], rest: str, parts: Seq
         return output.class_queries_logits, output.masks_queries_logits
 
     return record(run, rest, parts)
+
+
+def record_layers(
+    module: nn.Module, size: tuple[int, int], rest: str, parts: Sequence[tuple[str, nn.Module]]
+) -> tuple[Recording, ...]:
+    """``record_model`` of a Mask2Former stopped after 0, 1, 2 ... of its masked-attention layers, all from one forward pass: the auxiliary
+    output of a layer depends on exactly what is run where it is the last."""
+
+    def run() -> list[tuple[torch.Tensor, ...]]:
+        output = module(pixel_values=torch.empty(1, 3, *size, device="meta"), output_auxiliary_logits=True)
+        earlier = [(one["class_queries_logits"], one["masks_queries_logits"]) for one in output.auxiliary_logits]
+        return [*earlier, (output.class_queries_logits, output.masks_queries_logits)]
+
+    return record_each(run, rest, parts)
 
 
 @dataclass(frozen=True)
