@@ -35,6 +35,11 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SuiteError(f"{path}: expected UTF-8 text, got other bytes at position {error.start}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path) -> tuple[Any, Lines]:
+    """The same of text that is at hand; path: of the file it comes from, for messages."""
     lines: Lines = {}
     try:
         loader = BoundedLoader(text)
@@ -55,7 +60,7 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
 def _walk(node: yaml.Node, here: KeyPath, lines: Lines, path: Path, loader: yaml.SafeLoader) -> None:
     lines.setdefault(here, node.start_mark.line + 1)
     if len(lines) > MAX_KEYS:  # aliases of aliases can unfold without end
-        raise SuiteError(f"{path}: expected at most {MAX_KEYS} keys, got more; is this a suite?")
+        raise SuiteError(f"{path}: expected at most {MAX_KEYS} keys, got more; is this the right file?")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             line = key.start_mark.line + 1
