@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from m2fbench.analysis.bootstrap import Progress
@@ -128,7 +129,11 @@ def _with_pictures(found: Looked, run: Run, effort: Effort, tell: Tell) -> Looke
         return found
     shown = _tried("images", found.missing, lambda: gallery(run, effort.images, tell=tell))
     examined = found.examination
-    strips = () if examined is None else _tried("layer by layer", found.missing, lambda: tuple(layer_pictures(run, examined)))
+    strips = (
+        ()
+        if examined is None
+        else _tried("layer by layer", found.missing, lambda: tuple(islice(layer_pictures(run, examined), effort.images)))
+    )
     return replace(found, gallery=shown, layer_pictures=strips or ())
 
 
