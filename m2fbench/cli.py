@@ -125,7 +125,7 @@ def run(
     per_class: Annotated[bool, typer.Option("--per-class", help="Also print every class's figures.")] = False,
 ) -> None:
     """Run a suite: predict, score, and compare with the published numbers. Interrupted, the same command resumes."""
-    from m2fbench.reporting.terminal import RunDisplay
+    from m2fbench.reporting.terminal.runs import RunDisplay
     from m2fbench.runner import run as run_suite
 
     console = open_console()
@@ -184,7 +184,7 @@ def convert(
     from m2fbench.models.checkpoint import resolve
     from m2fbench.models.convert import convert as convert_checkpoint
     from m2fbench.models.convert import request
-    from m2fbench.reporting.terminal import reading
+    from m2fbench.reporting.terminal.runs import reading
 
     wanted, console = request(target, task=task, size=size, force=force), open_console()
     with reading(console) as progress:
@@ -211,7 +211,7 @@ def inspect(
 ) -> None:
     """Say what a checkpoint is, which suites fit it, and what to beware of."""
     from m2fbench.inspection import inspect as inspect_checkpoint
-    from m2fbench.reporting.terminal import inspection_table, reading
+    from m2fbench.reporting.terminal.runs import inspection_table, reading
 
     console = open_console()
     with reading(Console(stderr=True) if as_json else console) as progress:

@@ -44,8 +44,8 @@ def card(
 ) -> None:
     """A Hugging Face model card: what the checkpoint is, code that runs, results with intervals, costs, limits; what nobody measured is marked."""
     from m2fbench.analysis.runs import open_runs
-    from m2fbench.reporting.card_facts import CardOptions
-    from m2fbench.reporting.model_card import collect, eval_result_files, make_card, updated_card
+    from m2fbench.reporting.card.facts import CardOptions
+    from m2fbench.reporting.card.model_card import collect, eval_result_files, make_card, updated_card
     from m2fbench.writing import make_folder, write_atomically
 
     if (output is None) == (update is None):

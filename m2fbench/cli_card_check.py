@@ -28,8 +28,8 @@ def card_check(
 ) -> None:
     """Check what a model card claims, and the names that its code uses. Exit status 1 where a claim is contradicted."""
     from m2fbench.analysis.runs import open_runs
-    from m2fbench.reporting.card_check import check_card
-    from m2fbench.reporting.card_check_table import findings_table, summary
+    from m2fbench.reporting.claims.check import check_card
+    from m2fbench.reporting.claims.check_table import findings_table, summary
 
     console = Console(stderr=True, highlight=False, markup=False) if as_json else open_console()
     with console.status("reading the card") as status:

@@ -84,8 +84,8 @@ def say(message: str, prefix: str, status: int) -> int:
 
 def show(console: Console, results: "Sequence[RunResult]", per_class: bool) -> None:
     """The table, the classes where asked for, warnings and paths; ends with status 1 where a tolerance does not hold."""
-    from m2fbench.reporting.costs import flops_table, speed_tables
-    from m2fbench.reporting.terminal import class_tables, results_table
+    from m2fbench.reporting.terminal.costs import flops_table, speed_tables
+    from m2fbench.reporting.terminal.runs import class_tables, results_table
 
     console.print()
     if scored := [r for r in results if r.kind == "accuracy"]:

@@ -38,8 +38,8 @@ def compare(
 ) -> None:
     """Compare two runs over the images that both have: paired differences with intervals, and the images gained and lost."""
     from m2fbench.analysis.comparing import compare_runs
-    from m2fbench.reporting.comparison import comparison_json
-    from m2fbench.reporting.waiting import Waiting
+    from m2fbench.reporting.terminal.comparison import comparison_json
+    from m2fbench.reporting.terminal.waiting import Waiting
 
     console = Console(stderr=True, highlight=False, markup=False) if as_json else open_console()
     with Waiting(console) as waiting:
@@ -75,9 +75,9 @@ def open_pair(a: Path, b: Path, data: Path | None) -> "tuple[Run, Run]":
 
 def write_comparison(found: "Comparison", a: "Run", b: "Run", folder: Path, top: int, tell: "Tell") -> list[Path]:
     """The page, with pictures of the images that changed most, and all of it as JSON; the files. Raises StoreError."""
-    from m2fbench.reporting.comparison import comparison_json
-    from m2fbench.reporting.comparison_page import write_comparison_html
-    from m2fbench.reporting.gallery import compared_pictures
+    from m2fbench.reporting.images.gallery import compared_pictures
+    from m2fbench.reporting.page.comparison import write_comparison_html
+    from m2fbench.reporting.terminal.comparison import comparison_json
     from m2fbench.writing import make_folder, write_atomically
 
     pictures = compared_pictures(a, b, found.changes, top, tell=tell) if top else ()
@@ -91,7 +91,7 @@ def write_comparison(found: "Comparison", a: "Run", b: "Run", folder: Path, top:
 
 def show_comparison(console: Console, found: "Comparison", top: int, per_class: bool) -> None:
     """Differences over all, by class, images and notes."""
-    from m2fbench.reporting.comparison import class_tables, gains, image_table, losses, method, overall_table
+    from m2fbench.reporting.terminal.comparison import class_tables, gains, image_table, losses, method, overall_table
 
     console.print()
     console.print(overall_table(found))

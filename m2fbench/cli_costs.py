@@ -55,7 +55,7 @@ def flops(
         _check_output(output)
     from m2fbench.flops import FlopsRequest
     from m2fbench.flops import flops as count
-    from m2fbench.reporting.flops import flops_display, markdown
+    from m2fbench.reporting.terminal.flops import flops_display, markdown
 
     request = FlopsRequest(
         suite=suite, only=tuple(only or ()), data=data, sizes=sizes, size=_size(size), images=images, config=config, labels=labels

@@ -94,7 +94,7 @@ def fetch(
 ) -> None:
     """Download and unpack the validation files of COCO or ADE20K. Interrupted, the same command goes on."""
     from m2fbench.acquire import fetch_dataset, folder_for
-    from m2fbench.reporting.fetching import FetchDisplay
+    from m2fbench.reporting.terminal.fetching import FetchDisplay
 
     console, target = _console(), folder_for(name, _folder(data))
     with FetchDisplay(console) as display:
@@ -111,7 +111,7 @@ def prepare(
     if name != "ade20k":
         raise DatasetError(f"datasets prepare: expected ade20k, got '{name}': every other dataset is read as it comes")
     from m2fbench.datasets.prepare_ade20k import prepare as prepare_files
-    from m2fbench.reporting.fetching import counting
+    from m2fbench.reporting.terminal.fetching import counting
 
     console, folder = _console(), _folder(data)
     with counting(console, "preparing ade20k") as progress:
@@ -136,7 +136,7 @@ def export(
     """Write a dataset's images and truth in the layout of another, as official tools read it."""
     from m2fbench.completeness import options_of
     from m2fbench.datasets.export import export as export_files
-    from m2fbench.reporting.fetching import counting
+    from m2fbench.reporting.terminal.fetching import counting
     from m2fbench.suite import datasets
 
     name, options, _ = _source(name, set_)

@@ -34,7 +34,7 @@ def examine(
     Stored as examination.json in the run directory, where reports find it.
     """
     from m2fbench.examining import examine as examine_run
-    from m2fbench.reporting.terminal import RunDisplay
+    from m2fbench.reporting.terminal.runs import RunDisplay
 
     console = open_console()
     try:

@@ -25,9 +25,9 @@ def report(
     quick: Annotated[bool, typer.Option("--quick", help="Only what is stored: no intervals, subsets, errors or images.")] = False,
 ) -> None:
     """Write a report of runs: one HTML page that needs no network, tables (CSV, Markdown, LaTeX) and figures (PNG, SVG)."""
-    from m2fbench.reporting.looking import Effort
-    from m2fbench.reporting.report import ReportRequest, write_report
-    from m2fbench.reporting.waiting import Waiting
+    from m2fbench.reporting.page.looking import Effort
+    from m2fbench.reporting.page.report import ReportRequest, write_report
+    from m2fbench.reporting.terminal.waiting import Waiting
 
     console = open_console()
     with Waiting(console) as waiting:

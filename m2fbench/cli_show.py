@@ -34,8 +34,8 @@ def show_image(
 ) -> None:
     """Draw one image of a run: photo, truth, prediction, and what is right, missed, false and of a wrong class."""
     _check(output)
-    from m2fbench.reporting.sheets import Look
-    from m2fbench.reporting.showing import encoded, show_run
+    from m2fbench.reporting.images.sheets import Look
+    from m2fbench.reporting.images.showing import encoded, show_run
 
     with Console(stderr=True, highlight=False, markup=False).status("drawing"):
         first, *rest = _runs([run] if against is None else [run, against], data)

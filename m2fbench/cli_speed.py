@@ -64,7 +64,7 @@ def speed(
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Time a suite's variants side by side, image by image, each beside its accuracy on the same images."""
-    from m2fbench.reporting.terminal import RunDisplay
+    from m2fbench.reporting.terminal.runs import RunDisplay
     from m2fbench.runner import run as run_suite
     from m2fbench.speed import SpeedRequest
     from m2fbench.suite import load_suite

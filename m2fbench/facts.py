@@ -72,7 +72,9 @@ def _departure(job: Job) -> str | None:
     if job.spec.suite.overrides:
         return f"changed by --set {' '.join(job.spec.suite.overrides)}"
     layers = job.spec.variant.decoder_layers
-    if layers is not None and layers + 1 != job.checkpoint.config.get("decoder_layers"):  # which counts the prediction before the first
+    if layers is not None and layers + 1 != job.checkpoint.config.get(
+        "decoder_layers"
+    ):  # which counts the prediction before the first
         return f"stopped after {layers} decoder layer{'s'[: layers != 1]}"
     reference = job.spec.row.checkpoint or ""
     if (

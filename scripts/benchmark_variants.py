@@ -19,7 +19,7 @@ from rich.text import Text
 import m2fbench
 from m2fbench.models.architecture import architecture_of
 from m2fbench.planning import Event
-from m2fbench.reporting.costs import speed_tables
+from m2fbench.reporting.terminal.costs import speed_tables
 from m2fbench.results import RunResult
 from m2fbench.speed import SpeedRequest
 

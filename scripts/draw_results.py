@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from m2fbench import read_result
-from m2fbench.reporting.terminal import results_table
+from m2fbench.reporting.terminal.runs import results_table
 
 
 def main() -> None:

@@ -24,12 +24,12 @@ from m2fbench.analysis.findings import (
 )
 from m2fbench.analysis.layers import Examination, LayerFinding
 from m2fbench.analysis.runs import Run
-from m2fbench.reporting.frame import frame_of
-from m2fbench.reporting.gallery import Gallery
-from m2fbench.reporting.gallery import Section as Shown
-from m2fbench.reporting.looking import Compared, Looked
-from m2fbench.reporting.pictures import Picture
-from m2fbench.reporting.sections_results import Material
+from m2fbench.reporting.images.gallery import Gallery
+from m2fbench.reporting.images.gallery import Section as Shown
+from m2fbench.reporting.images.picture import Picture
+from m2fbench.reporting.page.frame import frame_of
+from m2fbench.reporting.page.looking import Compared, Looked
+from m2fbench.reporting.page.sections_results import Material
 from m2fbench.results import RunResult, compare
 from m2fbench.types import Measurement, Published
 

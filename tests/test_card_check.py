@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from m2fbench.analysis.runs import Run, open_runs
 from m2fbench.cli import app
-from m2fbench.reporting.card_check import CardCheck, check_card
-from m2fbench.reporting.claim_document import CardError
-from m2fbench.reporting.claim_verdicts import GOOD, Finding, Verdict
-from m2fbench.reporting.published_figures import backbone_of_row, checkpoint_named, published_figures, same_backbone
+from m2fbench.reporting.claims.check import CardCheck, check_card
+from m2fbench.reporting.claims.document import CardError
+from m2fbench.reporting.claims.published_figures import backbone_of_row, checkpoint_named, published_figures, same_backbone
+from m2fbench.reporting.claims.verdicts import GOOD, Finding, Verdict
 from m2fbench.results import RunResult
 from m2fbench.types import Measurement, Published
 
@@ -278,8 +278,8 @@ def test_runs_of_several_checkpoints_are_told_apart_by_name(tmp_path: Path) -> N
 @pytest.mark.full
 def test_a_card_made_by_m2fbench_holds(tmp_path: Path, bundled_loader: Any) -> None:
     import m2fbench
-    from m2fbench.reporting.card_facts import CardOptions
-    from m2fbench.reporting.model_card import collect, make_card
+    from m2fbench.reporting.card.facts import CardOptions
+    from m2fbench.reporting.card.model_card import collect, make_card
 
     m2fbench.run("shapes_panoptic", output=tmp_path / "runs", device="cpu", loader=bundled_loader, overrides=["dataset.count=4"])
     runs = open_runs([tmp_path / "runs"])

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2fbench.reporting.card_claims import Claim, prose_claims
-from m2fbench.reporting.card_subject import subject_of
-from m2fbench.reporting.claim_document import CardError, Document, plain, read_document, sentences
-from m2fbench.reporting.claim_metadata import metadata_claims
-from m2fbench.reporting.claim_tables import table_claims
-from m2fbench.reporting.claim_words import MULTI, SINGLE, metric_of_label
+from m2fbench.reporting.claims.document import CardError, Document, plain, read_document, sentences
+from m2fbench.reporting.claims.extraction import Claim, prose_claims
+from m2fbench.reporting.claims.metadata import metadata_claims
+from m2fbench.reporting.claims.subject import subject_of
+from m2fbench.reporting.claims.tables import table_claims
+from m2fbench.reporting.claims.words import MULTI, SINGLE, metric_of_label
 
 TITLE = "# facebook/mask2former-swin-tiny-coco-instance\n\n## Results\n\n"
 

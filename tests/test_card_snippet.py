@@ -19,9 +19,9 @@ from m2fbench.analysis.runs import Evidence, open_runs
 from m2fbench.formats.label_png import read_labels
 from m2fbench.formats.panoptic import read_map
 from m2fbench.formats.panoptic_predictions import read_predictions
-from m2fbench.reporting.card_facts import CardOptions
-from m2fbench.reporting.card_snippet import SnippetSettings, snippet
-from m2fbench.reporting.model_card import collect, make_card
+from m2fbench.reporting.card.facts import CardOptions
+from m2fbench.reporting.card.model_card import collect, make_card
+from m2fbench.reporting.card.snippet import SnippetSettings, snippet
 from m2fbench.runner import run as run_suite
 
 UNSURE = 1e-5  # another CPU may round a logit this near to zero, or two scores this near to each other, to the other side

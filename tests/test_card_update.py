@@ -11,8 +11,8 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2fbench.reporting.card_update import BEGIN, END, Section, find_sections, merge_model_index, update
-from m2fbench.reporting.claim_document import CardError
+from m2fbench.reporting.card.update import BEGIN, END, Section, find_sections, merge_model_index, update
+from m2fbench.reporting.claims.document import CardError
 
 SECTIONS = [
     Section("summary", "Summary", "It is good."),

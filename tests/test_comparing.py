@@ -22,7 +22,7 @@ from m2fbench.analysis.runs import Run, open_runs, statistics_of
 from m2fbench.cli_compare import open_pair, show_comparison
 from m2fbench.errors import DatasetError, PredictionsError, StoreError
 from m2fbench.metrics.panoptic_quality import PanopticQuality
-from m2fbench.reporting.comparison import class_verdict, comparison_json, gains, losses, verdict
+from m2fbench.reporting.terminal.comparison import class_verdict, comparison_json, gains, losses, verdict
 from m2fbench.runner import run
 from m2fbench.suite import load_suite
 

@@ -16,9 +16,9 @@ from pycocotools.cocoeval import COCOeval
 from m2fbench.analysis.image_evidence import Content, ImageEvidence, at_least
 from m2fbench.analysis.verdicts import Verdict, judge, judge_instances, match_instances
 from m2fbench.metrics.panoptic_quality import panoptic_counts
-from m2fbench.reporting import lettering
-from m2fbench.reporting.colours import VERDICT_STYLES, class_colour, mixed, pattern_mask, to_oklab
-from m2fbench.reporting.drawing import (
+from m2fbench.reporting.images import lettering
+from m2fbench.reporting.images.colours import VERDICT_STYLES, class_colour, mixed, pattern_mask, to_oklab
+from m2fbench.reporting.images.drawing import (
     FILL,
     between,
     display_size,
@@ -30,9 +30,9 @@ from m2fbench.reporting.drawing import (
     resized_labels,
     resized_mask,
 )
-from m2fbench.reporting.pictures import safe_name
-from m2fbench.reporting.sheets import Look, class_keys, compared, side_by_side, to_png
-from m2fbench.reporting.tags import put, tag_of
+from m2fbench.reporting.images.picture import safe_name
+from m2fbench.reporting.images.sheets import Look, class_keys, compared, side_by_side, to_png
+from m2fbench.reporting.images.tags import put, tag_of
 from m2fbench.types import Category, Example, Head, InstanceSet, PanopticMap, Rle, Segment
 
 N, X, F, R, M, W = (int(v) for v in Verdict)  # nothing, ignored, false, right, missed, wrong class

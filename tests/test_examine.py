@@ -26,7 +26,7 @@ from m2fbench.models.examine import Attention, Layers, examine, refuse_other
 from m2fbench.models.layer_maps import best_queries, count_changes, maps_of
 from m2fbench.models.load import LoadedModel, load
 from m2fbench.models.preprocess import Geometry
-from m2fbench.reporting.examination import layer_findings, layer_pictures, strip
+from m2fbench.reporting.images.examination import layer_findings, layer_pictures, strip
 from m2fbench.results import RunResult
 from m2fbench.sections import Variant
 

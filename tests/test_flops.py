@@ -35,7 +35,7 @@ from m2fbench.models.preprocess import Geometry
 from m2fbench.models.zoo import zoo_entries
 from m2fbench.profiling.flops import FVCORE, PAPER, POST_PROCESSING, Count, Uncounted, count, mean, together
 from m2fbench.profiling.operators import NeedsDataError, record, record_model
-from m2fbench.reporting.flops import flops_display, markdown
+from m2fbench.reporting.terminal.flops import flops_display, markdown
 from m2fbench.sections import PublishedCosts
 from m2fbench.suite import load_suite
 

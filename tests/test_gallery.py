@@ -23,9 +23,9 @@ from m2fbench.analysis.runs import MetricStatistics, Run, open_runs, statistics_
 from m2fbench.datasets.coco_panoptic import CocoPanoptic, CocoPanopticOptions
 from m2fbench.errors import M2FBenchError
 from m2fbench.formats.panoptic import segment_rles
-from m2fbench.reporting.gallery import compared_pictures, gallery, head_of
-from m2fbench.reporting.pictures import Picture
-from m2fbench.reporting.sheets import Look, side_by_side
+from m2fbench.reporting.images.gallery import compared_pictures, gallery, head_of
+from m2fbench.reporting.images.picture import Picture
+from m2fbench.reporting.images.sheets import Look, side_by_side
 from m2fbench.suite import suite_folder
 from m2fbench.types import Category, Head, InstanceSet, PanopticMap, Segment
 

@@ -27,13 +27,14 @@ from m2fbench.analysis.findings import (
 from m2fbench.analysis.layers import Examination, LayerFinding
 from m2fbench.analysis.runs import Run, open_runs
 from m2fbench.errors import StoreError
-from m2fbench.reporting import card_limits, card_results
-from m2fbench.reporting.card_facts import Analyses, CardFacts, CardOptions
-from m2fbench.reporting.card_metadata import card_data, emissions, long_name
-from m2fbench.reporting.card_start import loadable
-from m2fbench.reporting.card_text import MISSING, code, escape, table
-from m2fbench.reporting.card_update import find_sections
-from m2fbench.reporting.model_card import collect, eval_result_files, make_card, updated_card
+from m2fbench.reporting.card import limits as card_limits
+from m2fbench.reporting.card import results as card_results
+from m2fbench.reporting.card.facts import Analyses, CardFacts, CardOptions
+from m2fbench.reporting.card.metadata import card_data, emissions, long_name
+from m2fbench.reporting.card.model_card import collect, eval_result_files, make_card, updated_card
+from m2fbench.reporting.card.start import loadable
+from m2fbench.reporting.card.text import MISSING, code, escape, table
+from m2fbench.reporting.card.update import find_sections
 from m2fbench.runner import run as run_suite
 from m2fbench.types import Measurement
 
@@ -426,7 +427,7 @@ def test_what_the_code_loads(facts: CardFacts) -> None:
 @pytest.mark.full
 def test_the_check_of_cards_finds_nothing_wrong(facts: CardFacts, card: str, panoptic: list[Run], tmp_path: Path) -> None:
     """Every figure of the card, in prose, tables and metadata, is held against the runs."""
-    from m2fbench.reporting.card_check import check_card
+    from m2fbench.reporting.claims.check import check_card
 
     (tmp_path / "README.md").write_text(card)
     found = check_card(tmp_path / "README.md", panoptic)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from report_cases import CLASSES, HOSTILE, QUOTED, material
 
-from m2fbench.reporting.html import render
-from m2fbench.reporting.report import ReportRequest, page_of
+from m2fbench.reporting.page.html import render
+from m2fbench.reporting.page.report import ReportRequest, page_of
 
 pytestmark = pytest.mark.full
 CHROMIUM = Path("/usr/bin/chromium")

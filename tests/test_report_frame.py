@@ -14,12 +14,12 @@ from report_cases import CLASSES, HOSTILE, QUOTED, SOURCE, VARIANT, flops, looke
 
 from m2fbench.analysis.findings import Estimate, Intervals
 from m2fbench.analysis.runs import Run
-from m2fbench.reporting import tables
-from m2fbench.reporting.frame import COLUMNS, cost_of, frame_of, line_of, value_of
-from m2fbench.reporting.page import Cell, Column, Table, interval_cell, number_cell
-from m2fbench.reporting.table_text import csv_of, latex_of, markdown_of
-from m2fbench.reporting.tables_classes import class_table
-from m2fbench.reporting.tables_findings import subsets_table
+from m2fbench.reporting.page import tables
+from m2fbench.reporting.page.frame import COLUMNS, cost_of, frame_of, line_of, value_of
+from m2fbench.reporting.page.records import Cell, Column, Table, interval_cell, number_cell
+from m2fbench.reporting.page.table_text import csv_of, latex_of, markdown_of
+from m2fbench.reporting.page.tables_classes import class_table
+from m2fbench.reporting.page.tables_findings import subsets_table
 
 
 def run(**changes: Any) -> Run:

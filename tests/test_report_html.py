@@ -17,14 +17,14 @@ from report_cases import CLASSES, HOSTILE, QUOTED, comparison, material, picture
 import m2fbench
 from m2fbench.analysis.findings import Confusion
 from m2fbench.errors import StoreError
-from m2fbench.reporting.comparison_page import write_comparison_html
-from m2fbench.reporting.gallery import Section as Shown
-from m2fbench.reporting.html import inline_svg, render
-from m2fbench.reporting.looking import Effort
-from m2fbench.reporting.page import Page, Section, all_parts
-from m2fbench.reporting.plots_errors import confusion_map
-from m2fbench.reporting.report import LIST, ReportRequest, _own_files, files_of, page_of, write_page, write_report
-from m2fbench.reporting.tables_findings import confusion_table
+from m2fbench.reporting.images.gallery import Section as Shown
+from m2fbench.reporting.page.comparison import write_comparison_html
+from m2fbench.reporting.page.html import inline_svg, render
+from m2fbench.reporting.page.looking import Effort
+from m2fbench.reporting.page.plots_errors import confusion_map
+from m2fbench.reporting.page.records import Page, Section, all_parts
+from m2fbench.reporting.page.report import LIST, ReportRequest, _own_files, files_of, page_of, write_page, write_report
+from m2fbench.reporting.page.tables_findings import confusion_table
 
 pytestmark = pytest.mark.full
 TAGS = {

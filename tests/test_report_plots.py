@@ -17,11 +17,11 @@ from report_cases import CLASSES, HOSTILE, comparison, looked, material, result,
 
 from m2fbench.analysis.findings import Confusion, ErrorFindings, ErrorShare
 from m2fbench.analysis.runs import Run
-from m2fbench.reporting import plots, plots_accuracy, plots_costs, plots_errors
-from m2fbench.reporting.frame import frame_of
-from m2fbench.reporting.page import Figure
-from m2fbench.reporting.plots_accuracy import Point, pareto_front
-from m2fbench.reporting.plots_layers import layer_figure
+from m2fbench.reporting.page import plots, plots_accuracy, plots_costs, plots_errors
+from m2fbench.reporting.page.frame import frame_of
+from m2fbench.reporting.page.plots_accuracy import Point, pareto_front
+from m2fbench.reporting.page.plots_layers import layer_figure
+from m2fbench.reporting.page.records import Figure
 from m2fbench.types import Measurement
 
 numbers = st.one_of(st.integers(0, 6).map(float), st.just(math.nan))

@@ -16,8 +16,8 @@ from m2fbench.analysis.image_evidence import find_example
 from m2fbench.analysis.runs import Run, open_runs
 from m2fbench.cli import app
 from m2fbench.errors import DatasetError, M2FBenchError, PredictionsError, StoreError
-from m2fbench.reporting.sheets import Look
-from m2fbench.reporting.showing import encoded, show_run
+from m2fbench.reporting.images.sheets import Look
+from m2fbench.reporting.images.showing import encoded, show_run
 from m2fbench.suite import suite_folder
 from m2fbench.types import Example
 

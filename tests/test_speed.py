@@ -20,7 +20,7 @@ import m2fbench
 from m2fbench.errors import DeviceError, SuiteError, UnsupportedError
 from m2fbench.models.zoo import zoo_entries
 from m2fbench.planning import Event
-from m2fbench.reporting.costs import speed_tables
+from m2fbench.reporting.terminal.costs import speed_tables
 from m2fbench.results import RunResult
 from m2fbench.speed import SpeedRequest
 from m2fbench.suite import HEADS, load_suite, suite_names

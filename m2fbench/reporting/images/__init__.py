@@ -1,0 +1,1 @@
+"""Pictures of a run: photos with truth, prediction and what differs drawn over them."""
