@@ -16,6 +16,7 @@ from m2fbench.results import RunResult, compare
 from m2fbench.scoring import Evaluation, evaluate
 from m2fbench.sections import Row, Scope
 from m2fbench.speed import Measured, SpeedRequest, Subject, TimedImage, measure_row, scratch_folder
+from m2fbench.suite import snapshot
 from m2fbench.types import ImageId, JsonObject, Measurement, Published
 from m2fbench.writing import make_folder, write_atomically
 
@@ -98,6 +99,8 @@ def _speed_result(session: Session, measured: Measured, subject: Subject, done: 
         verified=evaluation.verified,
     )  # fmt: skip
     path = _path(session, subject, "json")
+    if not (kept := path.with_name("suite.json")).is_file():  # that of an accuracy run is what its predictions belong to
+        write_atomically(kept, json.dumps(snapshot(job.spec.suite, session.data), indent=1) + "\n")
     write_atomically(path, json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return replace(result, path=path)
 

@@ -93,3 +93,15 @@ def test_a_folder_without_runs_is_said_in_a_line(tmp_path: Path, made: bool) -> 
         folder.mkdir()
     with pytest.raises(StoreError, match="nothing: no (run in it|such folder)"):
         open_runs([folder])
+
+
+def test_runs_of_two_folders_are_told_apart_by_as_much_of_the_path_as_it_takes(runs: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for name in ("monday/runs", "tuesday/runs"):
+        shutil.copytree(runs, tmp_path / name)
+    rows = [tmp_path / f"{day}/runs/two_variants/tiny/z-first" for day in ("monday", "tuesday")]
+    assert [run.label for run in open_runs(rows)] == [
+        "monday/runs · two_variants · tiny · z-first",
+        "tuesday/runs · two_variants · tiny · z-first",
+    ]

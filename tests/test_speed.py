@@ -142,7 +142,7 @@ def test_accuracy_and_speed_of_one_suite(shapes_suite: Callable[..., Path], tmp_
     results = m2fbench.run(suite, output=tmp_path / "runs", device="cpu", loader=stub(tmp_path), listener=events.append)
     assert [r.kind for r in results] == ["accuracy", "speed"]
     assert sorted(p.name for p in (tmp_path / "runs").rglob("*.json")) == [
-        "identity.json", "model.json", "predictions.json", "result.json", "speed.json",
+        "identity.json", "model.json", "predictions.json", "result.json", "speed.json", "suite.json",
     ]  # fmt: skip
     assert not list((tmp_path / "runs").rglob(".speed-*")), "the predictions that were scored are not kept"
     timed = [(e.variant, e.done, e.total) for e in events if e.kind == "timed"]

@@ -165,15 +165,19 @@ def _with_evidence(run: Run, result: RunResult, data: str | Path | None) -> Run:
 
 
 def _labelled(runs: Sequence[Run]) -> list[Run]:
-    """Each under the shortest name that no other run has: what differs of row, variant, suite, folder."""
-    parts = [(r.any_result.row, str(r.any_result.variant["name"]), str(r.any_result.suite["name"]), str(r.folder)) for r in runs]
-    columns: Iterable[tuple[int, ...]] = ((0,), (0, 1), (2, 0, 1), (3,))
+    """Each under the shortest name that no other run has: what differs of row, variant and suite, else also of the folders that the
+    runs lie in, as few as tell them apart."""
+    parts = [(r.any_result.row, str(r.any_result.variant["name"]), str(r.any_result.suite["name"])) for r in runs]
+    columns: Iterable[tuple[int, ...]] = ((0,), (0, 1), (2, 0, 1))
     if len({p[0] for p in parts}) == 1 and len(runs) > 1:
         columns = ((1,), *columns)
-    for chosen in columns:
-        labels = [" · ".join(p[k] for k in chosen) for p in parts]
-        if len(set(labels)) == len(labels):
-            break
+    choices = [[" · ".join(p[k] for k in chosen) for p in parts] for chosen in columns]
+    named = choices[-1]
+    above = [run.folder.parts[:-3][::-1] for run in runs]  # the folders that runs of one suite, row and variant lie in
+    for depth in range(1, 1 + max((len(names) for names in above), default=0)):
+        choices.append([f"{'/'.join(names[:depth][::-1])} · {label}" for names, label in zip(above, named, strict=True)])
+    numbered = [f"{label} · {number}" for number, label in enumerate(named, 1)]
+    labels = next((labels for labels in choices if len(set(labels)) == len(labels)), numbered)
     return [replace(run, label=label) for run, label in zip(runs, labels, strict=True)]
 
 

@@ -123,10 +123,9 @@ def results(material: Material) -> Section:
     }
     about = {run.label: about_run(run) for run in runs}
     tables.append(figures_table(material.frame, runs, numbers, why, about))
-    notes = [f"{run.label}: warning: {w}" for run in runs for w in _warnings(run)]
-    notes += [
-        f"{run.label}: {_standing(r)}" for run in runs for r in (run.result, run.speed) if r is not None and r.reason is not None
-    ]
+    remarks = [(run.label, f"warning: {w}") for run in runs for w in _warnings(run)]
+    remarks += [(run.label, _standing(r)) for run in runs for r in (run.result, run.speed) if r is not None and r.reason is not None]
+    notes = said_by(remarks)
     intro = "Measured beside published. Each run's name leads to how it was measured; what has no figure says why."
     return Section("results", "Results", intro, tables=tuple(tables), notes=tuple(notes))
 
