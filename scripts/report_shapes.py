@@ -2,8 +2,8 @@
 
     python scripts/report_shapes.py reports/shapes
 
-It runs the commands that it prints, each as a user would: the suite, a look at its layers, the report, the comparison, the card, and the
-check of the card's claims. No download; two to three minutes on two cores.
+It runs the commands that it prints, each as a user would: the suite, a look at its layers, the report, one picture, the comparison, the card,
+and the check of the card's claims. No download; three minutes on two cores.
 """
 
 import argparse
@@ -16,14 +16,15 @@ from pathlib import Path
 SUITE = "shapes_report"
 
 
-def commands(runs: Path, out: Path, limit: int | None) -> list[list[str]]:
-    """limit: so many scenes; None for the suite's own number."""
+def commands(runs: Path, out: Path, scenes: int | None) -> list[list[str]]:
+    """scenes: how many; None for the suite's own number."""
     row = runs / SUITE / "shapes-tiny"
-    count = [] if limit is None else ["--set", f"dataset.count={limit}"]
+    count = [] if scenes is None else ["--set", f"dataset.count={scenes}"]
     return [
         ["run", SUITE, "--output", str(runs), *count],
         ["examine", str(row / "fp32"), "--images", "2"],
         ["report", str(runs / SUITE), "-o", str(out), "--title", "The bundled checkpoint in three variants"],
+        ["show", str(row / "fp32"), "7", "-o", str(out / "scene.png"), "--size", "384"],
         ["compare", str(row / "fp32"), str(row / "transformers"), "-o", str(out / "comparison")],
         ["card", str(runs / SUITE), "-o", str(out / "card" / "README.md")],
         ["card-check", str(out / "card" / "README.md"), "--runs", str(runs / SUITE)],
