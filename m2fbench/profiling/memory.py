@@ -26,7 +26,7 @@ class Peak:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(eq=False)  # each is itself, however alike two of them are
 class _Open:
     """A block that has begun: levels at its start, and the highest seen before a block inside it set the counters back."""
 
