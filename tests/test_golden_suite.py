@@ -121,6 +121,27 @@ def test_one_panoptic_pass_gives_all_the_official_figures(golden_run: Any, share
 
 
 @pytest.mark.full
+def test_real_photos_are_analysed_as_they_were_scored(golden_run: Any, shared: Path) -> None:
+    """Statistics of the golden predictions accumulate to the official figures, and parts of them can be looked at."""
+    from m2fbench.analysis.runs import open_runs, statistics_of
+    from m2fbench.analysis.subsets import disaggregate
+
+    (run,) = open_runs([golden_run(task="panoptic").path])
+    assert run.evidence is not None, run.problem
+    expected = json.loads((shared / "golden/expected_metrics.json").read_bytes())["metrics"]
+    seen = {}
+    for found in statistics_of(run.evidence):
+        values = found.statistics.summarise(np.ones((1, 8))).overall[0]
+        seen |= {found.names[name]: value for name, value in zip(found.statistics.figures, values, strict=True)}
+    for name, official in PANOPTIC_FIGURES.items():
+        assert seen[name] == pytest.approx(expected[official], abs=1e-6), name
+    parts = disaggregate(run.evidence, resamples=20).subsets
+    sizes = {s.subset: s.figures["AP_th_pan"].value for s in parts if s.attribute == "object size" and s.head == "instance"}
+    for subset, official in (("small", "APs"), ("medium", "APm"), ("large", "APl")):
+        assert sizes[subset] == pytest.approx(expected[official], abs=1e-6)
+
+
+@pytest.mark.full
 def test_a_shifted_class_mapping_fails(golden_run: Any, shared: Path) -> None:
     """The figures above can fail: one class further, hardly anything is right."""
     spoiled = golden_run(lambda classes, masks: (np.roll(classes, 1, axis=1), masks))
