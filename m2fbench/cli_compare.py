@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from m2fbench.analysis.runs import Run, Tell
 
 CLASSES = 10
+SHOWN = 3  # runs that an error names
 
 
 def compare(
@@ -56,7 +57,8 @@ def compare(
 
 
 def open_pair(a: Path, b: Path, data: Path | None) -> "tuple[Run, Run]":
-    """The two runs, under names that tell them apart. Raises StoreError where a folder holds more than one."""
+    """The two runs, under names that tell them apart. Raises StoreError where a folder holds more than one, or both the
+    same."""
     from m2fbench.analysis.runs import open_runs
 
     runs = open_runs([a, b], data=data)
@@ -66,11 +68,15 @@ def open_pair(a: Path, b: Path, data: Path | None) -> "tuple[Run, Run]":
         folder = folder.parent if folder.is_file() else folder
         inside = [run for run in runs if folder == run.folder or folder in run.folder.parents]
         if len(inside) > 1:
-            names = ", ".join(str(run.folder.relative_to(folder)) for run in inside)
-            raise StoreError(f"{path}: {len(inside)} runs in it ({names}); name one of them")
+            names = ", ".join(str(run.folder.relative_to(folder)) for run in inside[:SHOWN])
+            more = f" and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
+            raise StoreError(f"{path}: {len(inside)} runs in it ({names}{more}); name one of them")
         return inside[0]
 
-    return one(a), one(b)
+    first, second = one(a), one(b)
+    if first.folder == second.folder:
+        raise StoreError(f"{a} and {b} are the same run; name two that differ")
+    return first, second
 
 
 def write_comparison(found: "Comparison", a: "Run", b: "Run", folder: Path, top: int, tell: "Tell") -> list[Path]:

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m2fbench.analysis.bootstrap import BLOCK, DEFINED, bootstrap, difference, draw, false_discovery, p_values, percentiles
+from m2fbench.analysis.bootstrap import (
+    BLOCK,
+    DEFINED,
+    bootstrap,
+    difference,
+    draw,
+    false_discovery,
+    narrowness,
+    p_values,
+    percentiles,
+)
 from m2fbench.analysis.intervals import estimates_of
 from m2fbench.types import Floats, Summary
 
@@ -102,6 +112,7 @@ def test_intervals_of_a_ratio_of_sums_agree_with_the_delta_method() -> None:
     assert resampled(uneven, 1)[0, 0] == pytest.approx(90 / 101)
 
 
+@pytest.mark.full
 def test_paired_differences_have_the_variance_of_the_difference_and_unpaired_that_of_the_sum() -> None:
     rng = np.random.default_rng(3)
     images, pairs = 200, 1500
@@ -131,6 +142,23 @@ def test_identical_runs_differ_by_exactly_nothing() -> None:
     assert (between == 0).all()
     assert (p_values(between[1:]) == 1).all()
     assert all((e.value, e.low, e.high) == (0, 0, 0) for e in estimates_of(between, 30))
+
+
+def test_no_p_value_is_less_than_so_few_images_can_give() -> None:
+    gains = np.linspace(1, 2, 500)[:, None].repeat(4, 1)  # better in every resample
+    found = p_values(gains, np.array([1, 3, 6, 100]))
+    assert found.tolist() == pytest.approx([1, 0.25, 2 / 2**6, 2 / 501])
+    assert p_values(gains, 3).tolist() == [0.25] * 4
+
+
+def test_how_much_too_narrow_intervals_of_few_images_are() -> None:
+    assert narrowness(1) == narrowness(0) == 1
+    assert narrowness(5) == pytest.approx(1 - np.sqrt(4 / 5) * 1.959964 / 2.776445, abs=1e-6)  # t of 4 degrees, from a table
+    assert 0 < narrowness(1000) < 0.002
+    values = np.random.default_rng(8).normal(0, 1, (5, 400))
+    low, high = percentiles(resampled(means(values), 1000)[1:])
+    exact = 2 * 2.776445 * values.std(0, ddof=1) / np.sqrt(5)
+    assert ((high - low) / exact).mean() == pytest.approx(1 - narrowness(5), abs=0.03)
 
 
 def test_rounding_is_no_difference() -> None:
@@ -191,6 +219,7 @@ def test_a_subset_of_the_images_is_resampled_alone() -> None:
     np.testing.assert_allclose(some.by_class, alone.by_class, rtol=1e-12)
 
 
+@pytest.mark.full  # imports scipy.stats
 def test_false_discovery_is_benjamini_and_hochbergs() -> None:
     from scipy.stats import false_discovery_control
 

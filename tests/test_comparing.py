@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -144,12 +145,12 @@ def test_only_images_that_both_have_count(runs: Path, strict_and_loose: tuple[Ru
     (fewer,) = open_runs([runs / "fewer"])
     found = compare_runs(a, replace(fewer, label="fewer"), resamples=100)
     assert found.images == 9
-    assert "3 images that only strict has are left out" in found.notes
+    assert "left out, as only strict has them: 3 images" in found.notes
     assert a.evidence is not None
     ids = a.evidence.image_ids[:9]
     official = PanopticQuality().score(a.evidence.dataset, a.evidence.predictions, ids, a.evidence.suite.rules)
     assert found.differences[0].a == pytest.approx(official[0].value, abs=1e-9)
-    assert any("only 9 images" in note for note in found.notes)
+    assert "intervals over only 9 images are about 20 % too narrow" in found.notes
 
 
 def test_one_image_has_no_interval(strict_and_loose: tuple[Run, Run]) -> None:
@@ -186,10 +187,33 @@ def test_what_is_not_the_same_task_dataset_or_at_hand_is_refused_in_one_line(run
     assert b.evidence is not None
     nothing = replace(b.evidence, examples=())
     cases.append((replace(b, evidence=nothing), PredictionsError, "no image in common"))
+    elsewhere, fewer = copy(b.evidence.dataset), copy(b.evidence.dataset)
+    elsewhere.name, fewer.categories = "coco", fewer.categories[1:]
+    cases.append(
+        (replace(b, evidence=replace(b.evidence, dataset=elsewhere)), DatasetError, r"\(A against B: shapes against coco\)")
+    )
+    cases.append((replace(b, evidence=replace(b.evidence, dataset=fewer)), DatasetError, r"\(A against B: other classes\)"))
     for run_, error, message in cases:
         with pytest.raises(error, match=message) as raised:
             compare_runs(a, run_, resamples=100)
         assert "\n" not in str(raised.value)
+
+
+def test_a_class_of_few_images_and_too_few_resamples_show_nothing(strict_and_loose: tuple[Run, Run]) -> None:
+    found = compare_runs(*strict_and_loose, resamples=100)
+    (said,) = (note for note in found.notes if "resamples" in note)
+    assert said.startswith(
+        "of 10 classes a single one that differs cannot be shown with 100 resamples, whose smallest p of 0.02 is 0.2 "
+    )
+    assert said.endswith("take --resamples 400 or more")
+    assert not any("resamples" in note for note in compare_runs(*strict_and_loose, resamples=400).notes)
+    evidence = strict_and_loose[0].evidence
+    assert evidence is not None
+    ap = next(m.statistics for m in statistics_of(evidence) if m.metric == "coco_ap")
+    holding = dict(zip(ap.categories, (ap.truth_count > 0).sum(0).tolist(), strict=True))
+    of_class = {d.category: d.p_value for d in found.differences if d.figure == "AP_th_pan" and not math.isnan(d.p_value)}
+    assert all(of_class[name] >= 2 ** (1 - count) for name, count in holding.items() if name in of_class)
+    assert any(2 ** (1 - count) > 2 / 101 for count in holding.values())
 
 
 def _difference(value: float, low: float = math.nan, high: float = math.nan, adjusted: float = math.nan) -> Difference:
@@ -207,6 +231,9 @@ def _difference(value: float, low: float = math.nan, high: float = math.nan, adj
         (_difference(0, 0, 0, 1.0), "equal", "equal"),
         (_difference(2), "no interval", "no interval"),
         (_difference(math.nan), "not measured", "not measured"),
+        (_difference(-1, 0.5, 3, 0.01), "no difference shown", "no difference shown"),  # resamples on the other side of zero
+        (_difference(1, -3, -0.5, 0.01), "no difference shown", "no difference shown"),
+        (_difference(1, 0, 0, 0.01), "no difference shown", "no difference shown"),
     ],
 )
 def test_words_say_no_more_than_the_interval(difference: Difference, said: str, of_class: str) -> None:
@@ -262,8 +289,24 @@ def test_folders_must_hold_one_run(runs: Path) -> None:
     with pytest.raises(StoreError, match=r"2 runs in it \(.*strict.*; name one of them") as raised:
         open_pair(runs / "strict", _with_two(runs), None)
     assert "\n" not in str(raised.value)
-    a, b = open_pair(runs / "strict", runs / "strict" / "shapes_panoptic" / "shapes-tiny" / "default" / "result.json", None)
-    assert a.folder == b.folder
+    file = runs / "loose" / "shapes_panoptic" / "shapes-tiny" / "default" / "result.json"
+    a, b = open_pair(runs / "strict", file, None)
+    assert (a.folder, b.folder) == (runs / "strict" / file.parent.relative_to(runs / "loose"), file.parent)
+
+
+def test_what_a_user_names_wrongly_is_said_in_one_line(runs: Path, tmp_path: Path) -> None:
+    strict, result = runs / "strict", runs / "loose" / "shapes_panoptic" / "shapes-tiny" / "default" / "result.json"
+    (tmp_path / "unfinished" / "masks").mkdir(parents=True)
+    cases = [
+        (runs / "loose", result, "loose and .*result.json are the same run; name two that differ"),
+        (strict, tmp_path / "nowhere", "nowhere: no such folder; expected a run directory"),
+        (strict, tmp_path / "unfinished", "unfinished: no run in it; expected folders with a result.json"),
+        (strict, runs, r"5 runs in it \([^,]+, [^,]+, [^,]+ and 2 more\); name one of them"),
+    ]
+    for a, b, message in cases:
+        with pytest.raises(StoreError, match=message) as raised:
+            open_pair(a, b, None)
+        assert "\n" not in str(raised.value)
 
 
 def _with_two(runs: Path) -> Path:

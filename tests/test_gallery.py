@@ -105,7 +105,7 @@ def test_images_without_truth_are_not_ranked(run: Run, statistics: list[MetricSt
 
     ranking = rank(run.evidence, [replace(one, statistics=Halved())], "panoptic", 10)
     assert {i.image_id for i in (*ranking.best, *ranking.worst)} == {2, 4, 6, 8}
-    assert ranking.notes == ("4 of 8 images have no PQ of their own (no truth in them) and are not ranked",)
+    assert ranking.notes == ("not ranked, having no PQ of their own (no truth in them): 4 of 8 images",)
     assert all(math.isnan(i.value) for i in ranking.confidently_wrong if int(i.image_id) % 2)
     nothing = rank(run.evidence, [], "panoptic", 2)
     assert nothing.best == nothing.worst == ()

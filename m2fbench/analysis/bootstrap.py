@@ -6,7 +6,11 @@ mean of per-image AP is not AP. Runs that are compared are weighted by the same 
 Intervals are percentile intervals (Efron 1979): the quantiles of the resampled figures. BCa would correct them for bias and skew, but its
 acceleration needs the figures without each image in turn, N further accumulations, which for 5000 images costs five times the resamples, and
 which is unstable for classes of few images; differences of paired runs, which decisions rest on, are nearly symmetric, where the two agree.
-Percentile intervals are somewhat narrow where images are few: by sqrt((N - 1) / N), and by the t quantile against the normal one.
+Percentile intervals are too narrow where images are few: by sqrt((N - 1) / N), and by the t quantile against the normal one (``narrowness``).
+
+A resample need not hold every class. A mean over classes is then, as by the metric itself, over those that it holds, so that classes of few
+images come and go in it: that is part of what the interval spans, and where such classes are worse (or better) than the others it lies a little
+higher (or lower) than the figure would wander with all of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -99,19 +103,33 @@ def _quantile(ordered: Floats, defined: NDArray[np.int64], share: float) -> Floa
     return quantile
 
 
+def narrowness(images: int) -> float:
+    """By which share percentile intervals of a mean over so many images are too narrow; 1 for fewer than two, which have no width."""
+    from scipy.special import ndtri, stdtrit
+
+    if images < 2:
+        return 1.0
+    upper = (1 + LEVEL) / 2
+    return 1 - float(np.sqrt((images - 1) / images) * ndtri(upper) / stdtrit(images - 1, upper))
+
+
 def difference(a: Floats, b: Floats) -> Floats:
     """b - a, 0 where nothing but rounding is between them."""
     between: Floats = b - a
     return np.where(np.abs(between) < ROUNDING, 0.0, between)
 
 
-def p_values(differences: Floats) -> Floats:
+def p_values(differences: Floats, holding: NDArray[np.int64] | int | None = None) -> Floats:
     """Two-sided p-values [...] of no difference, from resampled differences [B, ...]: twice the smaller share of resamples on or beyond
-    zero, both counts one higher (Davison and Hinkley 1997, 4.2), so that it is never 0; 1 for identical runs. NaN as for ``percentiles``."""
+    zero, both counts one higher (Davison and Hinkley 1997, 4.2), so that it is never 0; 1 for identical runs. NaN as for ``percentiles``.
+
+    holding: how many images each figure rests on [...]. No p is below 2^(1 - holding), the least that a test of so many signs can give: three
+    images that all gain leave out zero in every resample, and still show next to nothing."""
     defined = len(differences) - np.isnan(differences).sum(0)
     known = (defined > 0) & (defined >= DEFINED * len(differences))
     beyond = np.minimum((differences <= 0).sum(0), (differences >= 0).sum(0))
-    return np.where(known, np.minimum(1.0, 2 * (beyond + 1) / (defined + 1)), np.nan)
+    least = 0.0 if holding is None else np.exp2(1.0 - np.asarray(holding, float))
+    return np.where(known, np.minimum(1.0, np.maximum(least, 2 * (beyond + 1) / (defined + 1))), np.nan)
 
 
 def false_discovery(p: Floats) -> Floats:

@@ -4,16 +4,19 @@ Both are accumulated anew over the same draws of images, so that intervals and p
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from m2fbench.analysis.bootstrap import Progress, bootstrap, difference, false_discovery, p_values, percentiles
-from m2fbench.analysis.findings import Comparison, Difference, Estimate, ImageChange
+from m2fbench.analysis.bootstrap import Progress, bootstrap, difference, false_discovery, narrowness, p_values, percentiles
+from m2fbench.analysis.findings import LEVEL, Comparison, Difference, Estimate, ImageChange
 from m2fbench.analysis.image_evidence import MAIN_FIGURE
 from m2fbench.analysis.intervals import FEWEST_IMAGES
 from m2fbench.analysis.runs import Evidence, MetricStatistics, Run, Tell, silent, statistics_of
+from m2fbench.analysis.words import counted
 from m2fbench.errors import DatasetError, PredictionsError
 from m2fbench.results import RunResult
 from m2fbench.store import dataset_identity
@@ -42,9 +45,10 @@ def compare_runs(
         )
     tell(f"resampling {len(first.examples)} images {resamples} times, the same draws for both")
     changes, said = _changes(pairs, first)
+    differences = _differences(pairs, resamples, seed, progress)
     return Comparison(
-        a.label, b.label, len(first.examples), resamples, seed, _differences(pairs, resamples, seed, progress), changes,
-        (*notes, *_of_few(len(first.examples)), *said),
+        a.label, b.label, len(first.examples), resamples, seed, differences, changes,
+        (*notes, *_of_few(len(first.examples)), *_of_resolution(differences, resamples), *said),
     )  # fmt: skip
 
 
@@ -56,7 +60,11 @@ def _same_images(a: Run, b: Run) -> tuple[Evidence, Evidence, list[str]]:
     both = have[0][1] & have[1][1]
     if not both:
         raise PredictionsError(f"{a.label} and {b.label} have no image in common; run both over the same images")
-    notes = [f"{len(ids) - len(both)} images that only {label} has are left out" for label, ids in have if len(ids) > len(both)]
+    notes = [
+        f"left out, as only {label} has them: {counted(len(ids) - len(both), 'image')}"
+        for label, ids in have
+        if len(ids) > len(both)
+    ]
     examples = tuple(e for e in first.examples if e.image_id in both)
     first, second = replace(first, examples=examples), replace(second, examples=examples)
     rules = first.suite.rules, second.suite.rules
@@ -80,8 +88,10 @@ def _check_comparable(a: Run, b: Run, first: Evidence, second: Evidence) -> None
     if tasks[0] != tasks[1]:
         raise DatasetError(f"{a.label} is a run of task {tasks[0]}, {b.label} of {tasks[1]}; compare runs of one task")
     known, other = (dataset_identity(e.dataset.fingerprint()) for e in (first, second))
-    unlike = [text for text in _unlike(known, other) if text]
-    if known.get("name") != other.get("name") or first.dataset.categories != second.dataset.categories or unlike:
+    unlike = list(_unlike(known, other))
+    if first.dataset.name != second.dataset.name:
+        unlike = [f"{first.dataset.name} against {second.dataset.name}"]
+    if first.dataset.categories != second.dataset.categories or unlike:
         said = "; ".join(unlike) or "other classes"
         raise DatasetError(
             f"{a.label} and {b.label} are not of one dataset (A against B: {said}); compare runs over the same images"
@@ -130,7 +140,21 @@ _SETTINGS: dict[str, Callable[[RunResult], JsonObject]] = {
 def _of_few(images: int) -> list[str]:
     if images < FEWEST_IMAGES:
         return ["one image cannot be resampled: no intervals"]
-    return [f"intervals over only {images} images are somewhat too narrow"] if images < FEW_IMAGES else []
+    narrow = f"intervals over only {images} images are about {100 * narrowness(images):.0f} % too narrow"
+    return [narrow] if images < FEW_IMAGES else []
+
+
+def _of_resolution(differences: tuple[Difference, ...], resamples: int) -> list[str]:
+    """What to say where so few resamples cannot show a difference of one class among so many: p has steps of 2 / (resamples + 1)."""
+    families = Counter(d.figure for d in differences if not math.isnan(d.adjusted_p))
+    most, least = max(families.values(), default=0), 2 / (resamples + 1)
+    if most * least <= 1 - LEVEL:
+        return []
+    enough = math.ceil(2 * most / (1 - LEVEL))
+    return [
+        f"of {counted(most, 'class')} a single one that differs cannot be shown with {resamples} resamples, whose smallest p of {least:.2g} is "
+        f"{min(1.0, most * least):.2g} when adjusted; take --resamples {enough} or more"
+    ]
 
 
 def _differences(pairs: list[Pair], resamples: int, seed: int, progress: Progress | None) -> tuple[Difference, ...]:
@@ -141,13 +165,14 @@ def _differences(pairs: list[Pair], resamples: int, seed: int, progress: Progres
     for number, (ours, theirs) in enumerate(pairs):
         a, b = summaries[2 * number : 2 * number + 2]
         images = len(ours.statistics.image_ids)
+        holding = (ours.statistics.truth_count > 0).sum(0)
         ones, others = _shared(ours.statistics.figures, theirs.statistics.figures)
-        for one, record in zip(ones, _of_columns(a.overall[:, ones], b.overall[:, others], images), strict=True):
+        for one, record in zip(ones, _of_columns(a.overall[:, ones], b.overall[:, others], images, images), strict=True):
             name = ours.names[ours.statistics.figures[one]]
             overall.setdefault(name, replace(record, figure=name))
         for one, other in zip(*_shared(ours.statistics.class_figures, theirs.statistics.class_figures), strict=True):
             name = ours.names[ours.statistics.class_figures[one]]
-            found = _of_columns(a.by_class[:, one], b.by_class[:, other], images)
+            found = _of_columns(a.by_class[:, one], b.by_class[:, other], images, holding)
             adjusted = false_discovery(np.array([d.p_value for d in found])).tolist()
             for category, record, p in zip(ours.statistics.categories, found, adjusted, strict=True):
                 by_class.setdefault((name, category), replace(record, figure=name, category=category, adjusted_p=p))
@@ -160,11 +185,12 @@ def _shared(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[list[int], list[int
     return list(map(a.index, names)), list(map(b.index, names))
 
 
-def _of_columns(a: Floats, b: Floats, images: int) -> list[Difference]:
-    """One nameless record for each column of [1 + B, F], row 0 of which is of the images as they are."""
+def _of_columns(a: Floats, b: Floats, images: int, holding: NDArray[np.int64] | int) -> list[Difference]:
+    """One nameless record for each column of [1 + B, F], row 0 of which is of the images as they are. holding: images that each column rests
+    on, [F] or of all."""
     between = difference(a, b)
     low, high = percentiles(between[1:])
-    p = p_values(between[1:])
+    p = p_values(between[1:], holding)
     if images < FEWEST_IMAGES:
         low, high, p = (np.full_like(p, np.nan) for _ in range(3))
     return [
@@ -187,5 +213,5 @@ def _changes(pairs: list[Pair], evidence: Evidence) -> tuple[tuple[ImageChange, 
     changes = [ImageChange(i, name, one, other) for i, one, other in zip(evidence.image_ids, a, b, strict=True)]
     known = [c for c in changes if not math.isnan(c.b - c.a)]
     without = len(changes) - len(known)
-    said = f"{without} images alone have no {name} under one of the runs (nothing to measure there), and are in no list"
+    said = f"in no list, as alone they have no {name} under one of the runs (nothing to measure there): {counted(without, 'image')}"
     return tuple(sorted(known, key=lambda c: c.b - c.a)), [said] * bool(without)

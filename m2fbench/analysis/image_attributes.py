@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from m2fbench.analysis.runs import Evidence, Tell, silent
+from m2fbench.analysis.words import span_in_words
 from m2fbench.errors import ImageError
 from m2fbench.files import map_over
 from m2fbench.types import Example, Floats
@@ -58,7 +59,7 @@ def thirds(attribute: str, names: tuple[str, str, str], values: Floats, what: st
     values, one where there is one. what: of which the numbers are, for the definition."""
     bins = split_in_thirds(values)
     return [
-        ImageGroup(attribute, name, f"{what} {_number(values[chosen].min())} to {_number(values[chosen].max())}", chosen)
+        ImageGroup(attribute, name, f"{what} {span_in_words(values[chosen].min(), values[chosen].max())}", chosen)
         for name, chosen in zip(_some(names, bins), bins, strict=True)
     ]
 
@@ -74,10 +75,6 @@ def split_in_thirds(values: Floats) -> list[np.ndarray[tuple[int], np.dtype[np.i
 
 def _some(names: tuple[str, str, str], bins: Sequence[object]) -> tuple[str, ...]:
     return {3: names, 2: (names[0], names[2])}.get(len(bins), names[: len(bins)])
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
 
 
 def shapes(examples: Sequence[Example]) -> list[ImageGroup]:

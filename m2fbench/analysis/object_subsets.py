@@ -8,6 +8,13 @@ from m2fbench.types import ObjectSubset
 
 ANY_AREA = 1e10  # COCO's
 
+CONVENTION = (
+    "Objects are instances and segments of things, and connected regions of one class in semantic truth. Of a part of the objects true ones "
+    "outside it are ignored, and so are unmatched predictions outside it (COCO's rule for areas); an object on the edge of two sizes is in both. "
+    "Where no prediction can be told to be inside (occlusion, crowds, regions) the figures are of recall alone."
+)
+"""What figures over some of the objects are, for readers."""
+
 _ABOVE_0, _ABOVE_QUARTER = float(np.nextafter(0, 1)), float(np.nextafter(0.25, 1))
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from m2fbench.analysis.image_evidence import MAIN_FIGURE, ImageEvidence, image_reader
 from m2fbench.analysis.runs import Evidence, MetricStatistics, Tell, silent
 from m2fbench.analysis.verdicts import IOU, Verdict, decode, judge, match_instances, overlaps_of
+from m2fbench.analysis.words import counted
 from m2fbench.errors import shown
 from m2fbench.files import map_over
 from m2fbench.metrics.panoptic_matching import match, overlaps
@@ -85,9 +86,8 @@ def rank(
     best = ordered[: min(count, len(ordered) - last)]
     worst = sorted(ordered[len(ordered) - last :], key=lambda i: (values[i], id_key(i)))
     if unranked := len(evidence.examples) - len(ordered):
-        notes.append(
-            f"{unranked} of {len(evidence.examples)} images have no {figure} of their own (no truth in them) and are not ranked"
-        )
+        of = counted(len(evidence.examples), "image")
+        notes.append(f"not ranked, having no {figure} of their own (no truth in them): {unranked} of {of}")
     examples = {example.image_id: example for example in evidence.examples}
     read = image_reader(evidence, head)
 

@@ -121,6 +121,10 @@ def _suite_of(folder: Path, result: RunResult | None) -> Suite | None:
 def _open(folder: Path, data: str | Path | None) -> Run:
     result, speed = _latest(folder, "result"), _latest(folder, "speed")
     flops = folder.parent / "flops.json"
+    if result is None and speed is None:
+        raise StoreError(
+            f"{folder}: its result was there and is gone; expected folders that nothing else writes or deletes meanwhile"
+        )
     suite = _suite_of(folder, result or speed)
     run = Run(folder, "", result, speed, read_result(flops) if flops.is_file() else None, suite=suite)
     if result is None:

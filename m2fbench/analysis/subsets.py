@@ -3,6 +3,9 @@
 Images are chosen by what is in them and how they look, objects by what they are like (``ObjectSubset``), classes by how often the truth has
 them. Whole images are a subset like any: its figures are those of scoring it alone, its resamples draw from it alone. For objects all images are
 resampled, since a false positive can be anywhere.
+
+Of panoptic predictions the objects are the segments of things: stuff is no object, and a mean over all classes would mix the few stuff slivers
+of, say, the small size with its things. So a part of them has PQ_th, SQ_th and RQ_th (or recall), and counts of things alone.
 """
 
 import math
@@ -19,6 +22,7 @@ from m2fbench.analysis.image_evidence import MAIN_FIGURE, main_head
 from m2fbench.analysis.intervals import estimates, estimates_of
 from m2fbench.analysis.object_subsets import OBJECT_RANGES, ObjectRange
 from m2fbench.analysis.runs import Evidence, MetricStatistics, Tell, silent, statistics_of
+from m2fbench.analysis.words import counted, span_in_words
 from m2fbench.suite import figure_name
 from m2fbench.types import Floats, Head, Summary
 
@@ -29,6 +33,8 @@ FEWEST_IMAGES, FEWEST_OBJECTS, WIDEST = 10, 20, 30.0
 
 _NO_STATISTICS = "no metric of the suite says what each image contributes to its figures"
 _IMAGE_LEVEL = ("objects in the image", "classes in the image", "brightness", "contrast", "image size", "aspect")
+_MEAN_NAMES = {"IoU": "mIoU", "accuracy": "mean_accuracy"}
+"""What a figure by class is called as a mean over classes."""
 _PIXELS_ONLY = "semantic truth has pixels of classes, not objects"
 
 
@@ -88,8 +94,14 @@ def _image_groups(evidence: Evidence, whole: Sequence[MetricStatistics], undefin
 
 def _of_main_head(evidence: Evidence, whole: Sequence[MetricStatistics]) -> MetricStatistics:
     """The statistics by whose truth images are described."""
-    head = main_head(evidence)
-    return next((m for m in whole if m.head == head), whole[0])
+    return leading(whole, main_head(evidence)) or whole[0]
+
+
+def leading(metrics: Sequence[MetricStatistics], head: Head) -> MetricStatistics | None:
+    """By whose truth a head's images, objects and classes are counted: the metric that gives its main figure, else the first. Others may know
+    fewer classes, as Cityscapes' own IoU, which counts those with instances."""
+    of_head = [m for m in metrics if m.head == head]
+    return next((m for m in of_head if MAIN_FIGURE[head] in m.statistics.figures), of_head[0] if of_head else None)
 
 
 def _of_images(
@@ -119,19 +131,24 @@ def _of_objects(
 ) -> Iterator[SubsetFinding]:
     """One finding for each head whose objects have the property."""
     there = statistics_of(evidence, part.objects)
+    things = np.array([c.is_thing for c in evidence.dataset.categories], bool)
     for head in evidence.predictions.heads:
         of_head = [m for m in there if m.head == head]
-        if not of_head:
+        first = leading(there, head)
+        if first is None:
             undefined[f"{part.attribute} ({head})"] = (
                 _PIXELS_ONLY if head == "semantic" else f"no metric of {head} predictions in the suite has figures for it"
             )
             continue
-        truth = of_head[0].statistics.truth_count
+        truth = first.statistics.truth_count
+        truth = truth[:, things] if head == "panoptic" else truth  # whose classes are the dataset's
         images, objects = int(truth.any(1).sum()), int(truth.sum())
         figures: dict[str, Estimate] = {}
         if objects:
             summaries = bootstrap([m.statistics for m in of_head], resamples=resamples, seed=seed)
             figures = _overall(of_head, summaries, len(evidence.examples))
+            if of_things := {name: e for name, e in figures.items() if head == "panoptic" and name.endswith("_th")}:
+                figures = of_things  # else recall, which is of things only
         unit = f"; {objects} pixels of connected regions" if head == "semantic" else ""
         yield _finding(
             part.attribute, part.subset, part.definition + unit, "object", images, None if head == "semantic" else objects,
@@ -163,39 +180,47 @@ def _of_classes(
     weights = np.concatenate([np.ones((1, total), np.int32), draw(total, resamples, seed)])
     for head in evidence.predictions.heads:
         of_head = [m for m in whole if m.head == head and m.statistics.class_figures]
-        if not of_head:
+        first = leading(of_head, head)
+        if first is None:
             undefined[f"class frequency ({head})"] = _NO_STATISTICS
             continue
-        truth = of_head[0].statistics.truth_count
+        truth, categories = first.statistics.truth_count, first.statistics.categories
         frequency = (truth > 0).sum(0)
         known = np.flatnonzero(frequency)
         bins = [known[chosen] for chosen in split_in_thirds(frequency[known].astype(float))]
         if len(bins) < 2:
-            undefined[f"class frequency ({head})"] = "does not vary: all classes are in equally many images"
+            alike = f"does not vary: all classes are in {counted(int(frequency.max()), 'image')}"
+            undefined[f"class frequency ({head})"] = alike if len(known) else "no class is in the truth"
             continue
         summaries = bootstrap([m.statistics for m in of_head], resamples=resamples, seed=seed)
         present = weights.astype(float) @ (truth > 0) > 0
         names = ("rare", "common", "frequent") if len(bins) == 3 else ("rare", "frequent")
         for name, classes in zip(names, bins, strict=True):
             low, high = frequency[classes].min(), frequency[classes].max()
-            text = f"{len(classes)} classes, each in {low} to {high} of {total} images"
+            many = f"{len(classes)} classes, each in" if len(classes) > 1 else "1 class, in"
+            text = f"{many} {span_in_words(low, high)} of {counted(total, 'image')}"
             objects = None if head == "semantic" else int(truth[:, classes].sum())
             yield _finding(
                 "class frequency", name, text, "class", int(truth[:, classes].any(1).sum()), objects,
-                _means(evidence, of_head, summaries, classes, present, total), head, evidence,
+                _means(evidence, of_head, summaries, [categories[k] for k in classes], present[:, classes], total), head, evidence,
             )  # fmt: skip
 
 
 def _means(
-    evidence: Evidence, of_head: Sequence[MetricStatistics], summaries: Sequence[Summary], classes: NDArray[np.int64],
+    evidence: Evidence, of_head: Sequence[MetricStatistics], summaries: Sequence[Summary], classes: Sequence[str],
     present: NDArray[np.bool_], images: int,
 ) -> dict[str, Estimate]:  # fmt: skip
-    """Of each figure by class the mean over some classes. present: which classes each resample holds, [1 + B, C]."""
+    """Of each figure by class the mean over ``classes``, K of them; none of a metric that does not know them all. present: which of them each
+    resample holds, [1 + B, K]."""
     figures: dict[str, Estimate] = {}
     for metric, summary in zip(of_head, summaries, strict=True):
+        place = {name: k for k, name in enumerate(metric.statistics.categories)}
+        if any(name not in place for name in classes):
+            continue
+        columns = [place[name] for name in classes]
         for plane, figure in enumerate(metric.statistics.class_figures):
-            values = np.where(present[:, classes], summary.by_class[:, plane, classes], np.nan)
-            name = "mIoU" if figure == "IoU" else figure
+            values = np.where(present, summary.by_class[:, plane, columns], np.nan)
+            name = _MEAN_NAMES.get(figure, figure)
             (estimate,) = estimates_of(_mean(values)[:, None], images)
             figures.setdefault(figure_name(name, metric.head, evidence.suite.task), estimate)
     return figures
@@ -219,11 +244,11 @@ def _finding(
 
 def too_little(images: int, objects: int | None, figures: Mapping[str, Estimate], main: str) -> str | None:
     """Why a subset says nothing of the model; None where it does. main: the figure that speaks for the head; the first where there is none of
-    that name, as of subsets that have recall only."""
+    that name, as of objects: PQ_th, or recall."""
     if images < FEWEST_IMAGES:
-        return f"{images} images, fewer than {FEWEST_IMAGES}"
+        return f"{counted(images, 'image')}, fewer than {FEWEST_IMAGES}"
     if objects is not None and objects < FEWEST_OBJECTS:
-        return f"{objects} objects, fewer than {FEWEST_OBJECTS}"
+        return f"{counted(objects, 'object')}, fewer than {FEWEST_OBJECTS}"
     name = main if main in figures else next(iter(figures), None)
     if name is None or math.isnan(figures[name].value):
         return "nothing to measure"
@@ -231,4 +256,4 @@ def too_little(images: int, objects: int | None, figures: Mapping[str, Estimate]
     if not estimate.has_interval:
         return f"{name} is undefined in too many resamples"
     span = estimate.high - estimate.low
-    return f"the interval of {name} spans {span:.0f} points, more than {WIDEST:.0f}" if span > WIDEST else None
+    return f"the interval of {name} spans {span:.1f} points, more than {WIDEST:.0f}" if span > WIDEST else None

@@ -23,11 +23,13 @@ def verdict(difference: Difference) -> Verdict:
         return "not measured"
     if not difference.difference.has_interval:
         return "no interval"
-    if difference.difference.low == difference.difference.high == 0:
+    low, value, high = difference.difference.low, difference.difference.value, difference.difference.high
+    if low == value == high == 0:
         return "equal"
-    if not difference.significant:
-        return "no difference shown"
-    return "better" if difference.difference.value > 0 else "worse"
+    if low > 0 and value > 0:
+        return "better"
+    # Resamples that lie on the other side of zero than the figure itself (classes come and go in them) show nothing.
+    return "worse" if high < 0 and value < 0 else "no difference shown"
 
 
 def class_verdict(difference: Difference, level: float) -> Verdict:
@@ -38,7 +40,7 @@ def class_verdict(difference: Difference, level: float) -> Verdict:
 
 def overall_table(comparison: Comparison) -> Table:
     """Every figure over all classes."""
-    title = f"A: {comparison.a}\nB: {comparison.b}\nover {comparison.images} images that both have"
+    title = f"A: {comparison.a}\nB: {comparison.b}\nimages that both have: {comparison.images:,}"
     table = _table(title, "figure", comparison, "p")
     for d in (d for d in comparison.differences if d.category is None):
         table.add_row(d.figure, *_cells(d), _p(d.p_value), _word(verdict(d)))
@@ -93,10 +95,10 @@ def method(comparison: Comparison) -> list[str]:
     share, chance = f"{100 * comparison.level:.0f} %", 1 - comparison.level
     return [
         f"{share} percentile intervals and p-values from {comparison.resamples} paired resamples of the images (seed {comparison.seed}), each "
-        f"accumulated anew",
+        f"accumulated anew; a mean over classes is over those that a resample holds",
         "better, worse: the interval of B − A leaves out zero; figures over all classes are not adjusted for their number",
         f"of classes also p, adjusted by Benjamini and Hochberg over the classes of a figure, is at most {chance:.2g}; without that, one class in "
-        f"{1 / chance:.0f} would seem to differ by chance",
+        f"{1 / chance:.0f} would seem to differ by chance; no p is below 2^(1 − k) where only k images hold the class",
     ]
 
 
