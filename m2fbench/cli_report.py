@@ -20,7 +20,15 @@ def report(
         int, typer.Option(min=1, max=1_000_000, help="Bootstrap resamples behind intervals and comparisons.")
     ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
-    images: Annotated[int, typer.Option(min=0, help="Images of the dataset to show of each kind: best, worst, and so on.")] = 4,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Images to show of each kind (best, worst, and so on) for every run; by default 3, fewer for over three runs, and best and "
+            "worst ones for one variant of each checkpoint only, which keeps the page at a few MB.",
+            show_default=False,
+        ),
+    ] = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="Show no image of the dataset, as --images 0.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only what is stored: no intervals, subsets, errors or images.")] = False,
 ) -> None:

@@ -183,11 +183,12 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, report: Path)
     found.page.close()
 
 
-def test_print_shows_everything(browser: Any, report: Path) -> None:
+def test_print_shows_all_sections_and_how_the_runs_were_measured(browser: Any, report: Path) -> None:
     found = Opened(browser, report)
     found.page.emulate_media(media="print", color_scheme="dark")
     found.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert found.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert found.page.locator("nav").is_hidden()
     assert found.page.locator("#table-record-2").is_visible()
+    assert all(found.page.locator("details.section").evaluate_all("all => all.map(one => one.open)"))
     found.page.close()

@@ -4,6 +4,7 @@ import base64
 import csv
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections import Counter
@@ -16,13 +17,13 @@ from report_cases import CLASSES, HOSTILE, QUOTED, comparison, material, picture
 
 import m2fbench
 from m2fbench.analysis.findings import Confusion
-from m2fbench.errors import StoreError
+from m2fbench.errors import M2FBenchError, StoreError
 from m2fbench.reporting.images.gallery import Section as Shown
 from m2fbench.reporting.page.comparison import write_comparison_html
-from m2fbench.reporting.page.html import inline_svg, render
+from m2fbench.reporting.page.html import inline_svg, render, sort_value
 from m2fbench.reporting.page.looking import Effort
 from m2fbench.reporting.page.plots_errors import confusion_map
-from m2fbench.reporting.page.records import Page, Section, all_parts
+from m2fbench.reporting.page.records import Cell, Page, Section, all_parts
 from m2fbench.reporting.page.report import LIST, ReportRequest, _own_files, files_of, page_of, write_page, write_report
 from m2fbench.reporting.page.tables_findings import confusion_table
 
@@ -129,8 +130,27 @@ def test_every_section_is_there_with_what_was_not_measured_and_how(page: Page, d
 
 
 def test_numbers_sort_by_their_value_and_nothing_by_nothing(document: str) -> None:
-    assert 'data-v="230.0"' in document
+    assert 'data-v="230"' in document
     assert 'data-v=""' in document
+    assert [sort_value(cell) for cell in (Cell("1,234.57", 1234.56789), Cell("12", 12), Cell("a"), Cell("-", math.nan))] == [
+        "1234.568", None, None, "",
+    ]  # fmt: skip
+    assert sort_value(Cell("a", note="said below")) == "a"  # the cell's content has the mark of the note too
+
+
+def test_the_answers_stand_at_the_top(page: Page) -> None:
+    said = {one.about: one for one in page.in_short}
+    (compared,) = (one for about, one in said.items() if "against swin" in about)
+    assert compared.text == "PQ +1.50 (+0.50 to +2.50), better; mIoU_pan +1.50 (-0.50 to +2.50), no difference shown."
+    assert said["swin, costliest errors"].text == "mask quality (7.5 points of PQ), missed (5.0 points of PQ)."
+    assert said["swin, worst subset"].text == "object size, small: PQ 30.0 (27.0 to 33.0)."
+    assert {one.link for one in page.in_short} <= {section.key for section in page.sections}
+    assert {tile.run for tile in page.headlines} == {"swin"}
+
+
+def test_fewer_images_are_shown_of_many_runs_unless_they_are_asked_for() -> None:
+    assert [Effort().over(runs).number for runs in (1, 3, 4, 8)] == [3, 3, 2, 1]
+    assert Effort(images=7).over(8).number == 7
 
 
 def test_figures_of_a_page_share_no_ids_and_take_the_colour_of_its_text(page: Page) -> None:
@@ -254,6 +274,14 @@ def test_stored_figures_alone_and_images_that_are_gone(runs: Path, tmp_path: Pat
     text = " ".join(read(written[0].read_text()).text)
     assert "no predictions.json; finish the run first" in text
     assert "again: not compared image by image" in text
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_any_work(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    told: list[str] = []
+    with pytest.raises(M2FBenchError, match="cannot be written"):
+        write_report([runs], tmp_path / "file/out", ReportRequest(effort=Effort(tell=told.append)))
+    assert told == ["opening the runs"]
 
 
 def test_the_command_says_what_it_wrote_and_what_is_wrong(runs: Path, tmp_path: Path, cli: Any) -> None:

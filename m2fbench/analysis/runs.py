@@ -85,7 +85,7 @@ def _run_folders(path: Path) -> list[Path]:
     }
     if not found:
         raise StoreError(f"{path}: no run in it; expected folders with a result.json or speed.json (m2fbench run writes runs/)")
-    return sorted(found, key=_place)
+    return sorted(found, key=lambda folder: (_place(folder), str(folder)))  # a tie must not hang on the order of a set
 
 
 def _is_run(folder: Path) -> bool:

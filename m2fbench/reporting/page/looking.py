@@ -24,22 +24,34 @@ from m2fbench.reporting.images.picture import Picture
 from m2fbench.types import Head
 
 SUBSET_RESAMPLES = 200
+IMAGES = 3
+"""Of each kind, in a report of up to three runs."""
 QUICK = "the report was made with --quick, from stored figures only"
 NO_IMAGES = "the report was made with --no-images"
+ANOTHER_VARIANT = (
+    "shown for another variant of this checkpoint; images that changed most are under the comparison (--images N: of every run)"
+)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is looked for. resamples: behind intervals and comparisons; images: of the dataset that are shown of each kind (best, worst ...);
-    quick: only what is stored already."""
+    """How much is looked for. resamples: behind intervals and comparisons; images: of the dataset that are shown of each kind (best, worst ...),
+    None: as many as keep the page small, and best and worst ones of one variant of each checkpoint; number: how many that is; quick: only what
+    is stored already."""
 
     resamples: int = 1000
     seed: int = 0
-    images: int = 4
+    images: int | None = None
     quick: bool = False
     tell: Tell = silent
     progress: Progress | None = None
+    number: int = IMAGES
+
+    def over(self, runs: int) -> "Effort":
+        """The same with the number of images that suits a report of so many runs."""
+        fitting = max(1, min(IMAGES, 2 * IMAGES // max(1, runs - 1)))
+        return replace(self, number=fitting if self.images is None else self.images)
 
 
 @dataclass(frozen=True)
@@ -59,8 +71,8 @@ class Looked:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def look(run: Run, effort: Effort) -> Looked:
-    """All of it for one run, telling what is worked on."""
+def look(run: Run, effort: Effort, gallery_of_it: bool = True) -> Looked:
+    """All of it for one run, telling what is worked on. gallery_of_it: with its best and worst images."""
     missing: dict[str, str] = {}
     examined = _tried("examination", missing, lambda: layer_findings(run))
     found = Looked(examination=examined, missing=missing)
@@ -84,7 +96,7 @@ def look(run: Run, effort: Effort) -> Looked:
             "subsets", missing, lambda: disaggregate(evidence, resamples=few, seed=effort.seed, tell=tell, progress=effort.progress)
         ),
     )
-    return _with_pictures(_with_errors(found, evidence, tell), run, effort, tell)
+    return _with_pictures(_with_errors(found, evidence, tell), run, effort.number, gallery_of_it, tell)
 
 
 def _tried(what: str, missing: dict[str, str], work: Callable[[], T]) -> T | None:
@@ -123,16 +135,19 @@ def _with_errors(found: Looked, evidence: Evidence, tell: Tell) -> Looked:
     )
 
 
-def _with_pictures(found: Looked, run: Run, effort: Effort, tell: Tell) -> Looked:
-    if not effort.images:
+def _with_pictures(found: Looked, run: Run, number: int, gallery_of_it: bool, tell: Tell) -> Looked:
+    if not number:
         found.missing["images"] = NO_IMAGES
         return found
-    shown = _tried("images", found.missing, lambda: gallery(run, effort.images, tell=tell))
+    if gallery_of_it:
+        shown = _tried("images", found.missing, lambda: gallery(run, number, tell=tell))
+    else:
+        shown, found.missing["best and worst images"] = None, ANOTHER_VARIANT
     examined = found.examination
     strips = (
         ()
         if examined is None
-        else _tried("layer by layer", found.missing, lambda: tuple(islice(layer_pictures(run, examined), effort.images)))
+        else _tried("layer by layer", found.missing, lambda: tuple(islice(layer_pictures(run, examined), number)))
     )
     return replace(found, gallery=shown, layer_pictures=strips or ())
 
@@ -159,7 +174,7 @@ def compare_all(runs: Sequence[Run], effort: Effort) -> Iterator[Compared]:
             found = compare_runs(
                 runs[0], run, resamples=effort.resamples, seed=effort.seed, tell=effort.tell, progress=effort.progress
             )
-            shown = compared_pictures(runs[0], run, found.changes, effort.images, tell=effort.tell) if effort.images else ()
+            shown = compared_pictures(runs[0], run, found.changes, effort.number, tell=effort.tell) if effort.number else ()
         except M2FBenchError as error:
             yield Compared(run, None, problem=str(error))
         else:

@@ -27,7 +27,8 @@ GREY = "#767676"
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, GREY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-HATCHES = ("", "///", "...", "\\\\\\", "xx", "++", "oo")
+HATCHES = ("", "///", "|||", "\\\\\\", "xx", "++", "---")
+"""Of lines only: a pattern of dots is a hundred times as large in an SVG."""
 DARK_PAGE = "#111417"
 """The darkest page on which figures are held to be readable: that of ``report.html``."""
 WIDTH = 7.2

@@ -67,12 +67,20 @@ def overview(frame: "pd.DataFrame", runs: Sequence[str], metrics: Sequence[str],
             axes.margins(x=0.12)
         grid[0][0].set_yticks(range(len(runs)), [plots.named(run) for run in runs])
         grid[0][0].set_ylim(len(runs) - 0.5, -0.5)
-        _measured_and_published(drawn, published=any(not math.isnan(_published(frame, run, m)) for run in runs for m in shown))
+        lines = [line_of(frame, run, m) for run in runs for m in shown]
+        sure = any(line is not None and not math.isnan(float(line["low"])) for line in lines)
+        _measured_and_published(
+            drawn, sure, published=any(not math.isnan(_published(frame, run, m)) for run in runs for m in shown)
+        )
         said = "; ".join(
             f"{run}: " + ", ".join(f"{m} {_value(frame, run, m):.2f}" for m in shown if not math.isnan(_value(frame, run, m)))
             for run in runs
         )
-        caption = "Percent; lines are 95 % intervals where they were computed, open marks the published figures."
+        caption = (
+            "Percent; open marks are the published figures."
+            if not sure
+            else "Percent; lines are 95 % intervals where they were computed, open marks the published figures."
+        )
         return plots.finished(drawn, key, title, caption, f"Dot plot of {', '.join(shown)}. {said}")
 
 
@@ -87,10 +95,19 @@ def _estimate(axes: Any, line: "pd.Series[Any] | None", place: float, look: plot
         axes.plot([line["published"]], [place], "D", markerfacecolor="none", markeredgecolor=plots.GREY, markersize=9, zorder=2)
 
 
-def _measured_and_published(drawn: Any, published: bool) -> None:
+def _measured_and_published(drawn: Any, sure: bool, published: bool) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], marker="o", color=plots.GREY, linestyle="-", label="measured, 95 % interval")]
+    handles = [
+        Line2D(
+            [],
+            [],
+            marker="o",
+            color=plots.GREY,
+            linestyle="-" if sure else "none",
+            label=f"measured{', 95 % interval' if sure else ''}",
+        )
+    ]
     if published:
         handles.append(
             Line2D([], [], marker="D", markerfacecolor="none", markersize=9, color=plots.GREY, linestyle="none", label="published")

@@ -96,8 +96,18 @@ class Headline:
 
 
 @dataclass(frozen=True)
+class InShort:
+    """One of the answers at the top: what it is about, in a sentence, and the key of the section that says more."""
+
+    about: str
+    text: str
+    link: str
+
+
+@dataclass(frozen=True)
 class Page:
-    """All of ``report.html``. summary: a line or two below the title. lead: the figures below the headlines. footer: what made it."""
+    """All of ``report.html``. summary: a line or two below the title. in_short, lead: the answers and the figures below the headlines.
+    footer: what made it."""
 
     title: str
     summary: str
@@ -105,6 +115,7 @@ class Page:
     sections: tuple[Section, ...]
     footer: str = ""
     lead: tuple[Figure, ...] = ()
+    in_short: tuple[InShort, ...] = ()
 
 
 def all_parts(sections: Iterable[Section]) -> Iterator[Section]:

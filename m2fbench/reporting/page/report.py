@@ -8,7 +8,7 @@ from pathlib import Path
 from m2fbench.analysis.runs import Run, open_runs
 from m2fbench.environment import version_of
 from m2fbench.errors import StoreError
-from m2fbench.reporting.page import sections_costs, sections_findings, sections_results
+from m2fbench.reporting.page import sections_costs, sections_findings, sections_results, sections_summary
 from m2fbench.reporting.page.frame import frame_of
 from m2fbench.reporting.page.html import render
 from m2fbench.reporting.page.looking import Compared, Effort, compare_all, look
@@ -36,16 +36,22 @@ def write_report(paths: Sequence[str | Path], output: Path, request: ReportReque
     request.effort.tell("opening the runs")
     own = _own_files(output)
     runs = open_runs(paths, data=request.data)
-    material = gather(runs, request.effort)
-    compared = [(name, one) for name, of in material.suites.items() for one in compare_all(of, request.effort)]
-    request.effort.tell("drawing figures and writing the page")
+    make_folder(output)  # where that cannot be, it is said before minutes of work
+    effort = request.effort.over(len(runs))
+    material = gather(runs, effort)
+    compared = [(name, one) for name, of in material.suites.items() for one in compare_all(of, effort)]
+    effort.tell("drawing figures and writing the page")
     page = page_of(material, compared, request)
     return write_page(page, output, own, {"tables/all-figures.csv": material.frame.to_csv(index=False, lineterminator="\n")})
 
 
 def gather(runs: Sequence[Run], effort: Effort) -> Material:
     """Look at every run and put all figures into one frame."""
-    looked = {run.label: look(run, effort) for run in runs}
+    looked, shown = {}, set()
+    for run in runs:
+        checkpoint = (str(run.any_result.suite["name"]), run.any_result.row)
+        looked[run.label] = look(run, effort, gallery_of_it=effort.images is not None or checkpoint not in shown)
+        shown.add(checkpoint)
     return Material(
         tuple(runs), frame_of(runs, {label: found.intervals for label, found in looked.items() if found.intervals}), looked
     )
@@ -71,8 +77,8 @@ def page_of(material: Material, compared: Sequence[tuple[str, Compared]], reques
     titles = dict.fromkeys(str(run.any_result.suite["title"]) for run in material.runs)
     title = request.title or (next(iter(titles)) if len(titles) == 1 else "Mask2Former checkpoints, measured")
     return Page(
-        title, summary_of(material), sections_results.headlines(material), tuple(s for s in sections if not s.empty),
-        footer_of(material), sections_results.overviews(material),
+        title, summary_of(material), sections_summary.headlines(material), tuple(s for s in sections if not s.empty),
+        footer_of(material), sections_results.overviews(material), sections_summary.in_short(material, [one for _, one in compared]),
     )  # fmt: skip
 
 

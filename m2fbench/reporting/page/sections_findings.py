@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from m2fbench.analysis.findings import Comparison
 from m2fbench.analysis.layers import LayerFinding, layers_of_runs, runs_by_depth
+from m2fbench.analysis.object_subsets import CONVENTION
 from m2fbench.analysis.runs import Run
 from m2fbench.reporting.images.picture import Picture
 from m2fbench.reporting.page import plots_accuracy, plots_errors
 from m2fbench.reporting.page.looking import Compared, Looked
 from m2fbench.reporting.page.plots_layers import layer_figure
 from m2fbench.reporting.page.records import Column, Figure, Section, Table, number_cell
-from m2fbench.reporting.page.sections_results import Material, overall
+from m2fbench.reporting.page.sections_results import Material
 from m2fbench.reporting.page.tables import MAIN, task_of
 from m2fbench.reporting.page.tables_findings import (
     calibration_table,
@@ -32,7 +33,8 @@ PartOf = Callable[[Material, Run, Looked, str], Section | None]
 def subsets(material: Material) -> Section:
     """Disaggregated figures of every run."""
     intro = (
-        "The same figures over parts of the evidence, each with its count and interval; parts too small to say anything are marked."
+        "The same figures over parts of the evidence, each with its count and interval; parts too small to say anything are marked. "
+        f"{CONVENTION}"
     )
     return Section("subsets", "By subset", intro, parts=_each(material, "subsets", _subsets))
 
@@ -68,8 +70,10 @@ def _subsets(material: Material, run: Run, looked: Looked, key: str) -> Section 
     if found is None:
         return None
     metrics = MAIN[task_of(run)]
+    objects = [s for s in found.subsets if s.level == "object"]
     drawn = [
-        plots_accuracy.subset_dots(found.subsets, m, overall(material, run, m), f"{key}-{place}") for place, m in enumerate(metrics)
+        plots_accuracy.subset_dots(subsets, m, material.value(run, m), f"{key}-{place}")
+        for place, (m, subsets) in enumerate([*((m, found.subsets) for m in metrics), ("PQ_th", objects)])
     ]
     table = subsets_table(found, key, metrics)
     tables = () if table is None else (table,)
@@ -77,8 +81,11 @@ def _subsets(material: Material, run: Run, looked: Looked, key: str) -> Section 
 
 
 def _errors(material: Material, run: Run, looked: Looked, key: str) -> Section | None:
+    """The task's own errors and confusions; of the other heads folded."""
     parts = [*_error_parts(looked, key), *_score_parts(looked, key), *_confusion_parts(looked, key)]
-    return Section(key, run.label, parts=tuple(parts)) if parts else None
+    own = task_of(run)
+    shown = {f"{key}-{own}-kinds", f"{key}-confusion-{own}-part", *([f"{key}-scores"] if own == "instance" else [])}
+    return Section(key, run.label, parts=tuple(replace(part, folded=part.key not in shown) for part in parts)) if parts else None
 
 
 def _error_parts(looked: Looked, key: str) -> Iterator[Section]:
@@ -195,9 +202,18 @@ def comparison(
     """Two runs: differences with paired intervals, the images that changed most, side by side where they are at hand."""
     over_all = differences_table(found, key, by_class=False)
     by_class, by_image = differences_table(found, f"{key}-classes", by_class=True), changes_table(found, f"{key}-changes")
+    whole = differences_table(found, f"{key}-classes-all", by_class=True, in_page=False)
+    longer = by_class is not None and whole is not None and len(whole.rows) > len(by_class.rows)
+    of_classes = tuple(table for table in (by_class, whole if longer else None) if table is not None)
     figure = plots_accuracy.difference_dots(found, f"{key}-differences")
     parts = [
-        Section(f"{key}-by-class", "By class", tables=() if by_class is None else (by_class,), folded=True),
+        Section(
+            f"{key}-by-class",
+            "By class",
+            "Every other figure by class is in the tables beside this page." if longer else "",
+            tables=of_classes,
+            folded=True,
+        ),
         Section(f"{key}-by-image", "Images that changed most", tables=() if by_image is None else (by_image,)),
         *(Section(f"{key}-pictures-{n}", title, text, pictures=shown) for n, (title, text, shown) in enumerate(pictures, 1)),
     ]

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 from m2fbench.analysis.runs import Run
 from m2fbench.reporting.images.picture import safe_name
 from m2fbench.reporting.page import plots_accuracy
-from m2fbench.reporting.page.frame import cost_of, line_of, speed_scope, value_of
+from m2fbench.reporting.page.frame import cost_of, value_of
 from m2fbench.reporting.page.looking import Looked
 from m2fbench.reporting.page.plots_accuracy import Point
-from m2fbench.reporting.page.records import Figure, Headline, Section
+from m2fbench.reporting.page.records import Figure, Section
 from m2fbench.reporting.page.tables import (
     MAIN,
     by_suite,
     figures_table,
     paper_table,
-    record_key,
     task_of,
 )
 from m2fbench.reporting.page.tables_classes import class_metrics, class_table, size_metrics, size_table
@@ -26,7 +25,6 @@ from m2fbench.results import RunResult
 if TYPE_CHECKING:
     import pandas as pd
 
-HEADLINES = 9
 CLASS_FIGURES = ("PQ", "AP", "IoU", "boundary_AP", "iIoU")
 """The figures by class that get a table and a figure of their own, with whatever ending."""
 
@@ -53,48 +51,16 @@ class Material:
             for place, (name, (_, runs)) in enumerate(zip(names, found, strict=True), 1)
         }
 
+    def value(self, run: Run, metric: str) -> float:
+        """A run's figure over everything."""
+        return value_of(self.frame, run.label, metric)
+
     def title(self, runs: Sequence[Run]) -> str:
         return str(runs[0].any_result.suite["title"])
 
 
-def headlines(material: Material) -> tuple[Headline, ...]:
-    """The first run's main figures and costs, then the first figure of the others."""
-    found = []
-    for number, run in enumerate(material.runs):
-        metrics = MAIN[task_of(run)] if number == 0 else MAIN[task_of(run)][:1]
-        for metric in metrics:
-            line = line_of(material.frame, run.label, metric)
-            if line is not None and not math.isnan(float(line["value"])):
-                context = _context(line)
-                found.append(Headline(metric, run.label, f"{line['value']:.1f}", context, record_key(number)))
-        if number == 0:
-            found += _cost_headlines(material, run)
-    return tuple(found[:HEADLINES])
-
-
-def _context(line: "pd.Series[float]") -> str:
-    said = []
-    if not math.isnan(float(line["low"])):
-        said.append(f"95 %: {line['low']:.1f} to {line['high']:.1f}")
-    if not math.isnan(float(line["published"])):
-        compared = f" ({line['difference']:+.1f})" if line["comparable"] else ", not comparable"
-        said.append(f"published {line['published']:g}{compared}")
-    return "; ".join(said)
-
-
-def _cost_headlines(material: Material, run: Run) -> Iterator[Headline]:
-    scope = speed_scope(material.frame)
-    for cost, unit, scale, context in (
-        ("parameters", "M parameters", 1e6, ""),
-        ("FLOPs", "G FLOPs an image", 1e9, "a multiply-add is one"),
-        ("fps", "images a second", 1.0, f"scope {scope}, {_device(run.speed)}"),
-    ):
-        value = cost_of(material.frame, run.label, cost) / scale
-        if not math.isnan(value):
-            yield Headline(unit, run.label, f"{value:.4g}", context, record_key(0))
-
-
-def _device(result: RunResult | None) -> str:
+def machine_of(result: RunResult | None) -> str:
+    """The processor or accelerator that a result was measured on."""
     device = (result.device if result else None) or {}
     machine = (
         ((result.environment if result else None) or {}).get("processor") if device.get("kind") == "cpu" else device.get("name")
@@ -124,7 +90,9 @@ def results(material: Material) -> Section:
     about = {run.label: about_run(run) for run in runs}
     tables.append(figures_table(material.frame, runs, numbers, why, about))
     remarks = [(run.label, f"warning: {w}") for run in runs for w in _warnings(run)]
-    remarks += [(run.label, _standing(r)) for run in runs for r in (run.result, run.speed) if r is not None and r.reason is not None]
+    remarks += [
+        (run.label, _standing(r)) for run in runs for r in (run.result, run.speed) if r is not None and r.reason is not None
+    ]
     notes = said_by(remarks)
     intro = "Measured beside published. Each run's name leads to how it was measured; what has no figure says why."
     return Section("results", "Results", intro, tables=tuple(tables), notes=tuple(notes))
@@ -160,7 +128,7 @@ def about_run(run: Run) -> tuple[tuple[str, str], ...]:
         "protocol": f"{protocol.get('name')}{size}{', multi-scale and flip' if protocol.get('tta') else ''}" if protocol else None,
         "precision": variant.get("dtype"),
         "images": f"{dataset.get('scored_images')} of {dataset.get('name')}" if dataset else None,
-        "hardware": _device(result) if result.device else None,
+        "hardware": machine_of(result) if result.device else None,
         "versions": ", ".join(f"{n} {libraries[n]}" for n in ("torch", "transformers", "hotcoco") if n in libraries) or None,
         "measured": (result.finished or "").replace("T", " ").replace("+00:00", " UTC") or None,
     }
@@ -225,13 +193,8 @@ def sizes(material: Material) -> Section:
         metrics = size_metrics(material.frame, labels)
         table = size_table(material.frame, name, runs, material.numbers)
         figure = plots_accuracy.grouped_bars(
-            material.frame, labels, metrics, f"sizes-{name}", "AP by object size", "Lines are 95 % intervals, open marks published figures."
+            material.frame, labels, metrics, f"sizes-{name}", "AP by object size", "Lines are 95 % intervals."
         ) if metrics else None  # fmt: skip
         figures += [figure] if figure is not None else []
         tables += [table] if table is not None else []
     return Section("sizes", "By object size", "Finer sizes are among the subsets.", tuple(figures), tables=tuple(tables))
-
-
-def overall(material: Material, run: Run, metric: str) -> float:
-    """A run's figure over everything, beside which its subsets stand."""
-    return value_of(material.frame, run.label, metric)

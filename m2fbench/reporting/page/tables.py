@@ -163,7 +163,8 @@ def figures_table(
         & (frame.kind.isin(["accuracy", "flops"]) | beside_speed)
         & ~frame.metric.str.contains("_std|_by_part")
     ]
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
+    told: set[str] = set()  # how a run was measured is said on its first line; every line leads there
     for line in chosen[(chosen.kind != "accuracy") | (chosen.metric != "parameters")].itertuples():
         run = runs[numbers[str(line.run)]]
         scale, digits = _scale(str(line.unit))
@@ -171,11 +172,13 @@ def figures_table(
         no_interval = "counted, not sampled" if line.kind == "flops" else why.get(str(line.run), "not computed for this metric")
         printed = _printed(line.published / scale)
         rows.append((
-            run_cell(str(line.run), numbers, about.get(str(line.run), ())), Cell(str(line.metric)), number_cell(line.value / scale, digits, missing),
+            run_cell(run.label, numbers, () if run.label in told else about.get(run.label, ())),
+            Cell(str(line.metric)), number_cell(line.value / scale, digits, missing),
             interval_cell(line.low, line.high, digits, "" if missing else no_interval), printed,
             number_cell(line.difference / scale, digits, signed=True), _standing(line), Cell(_unit(str(line.unit))),
             number_cell(line.images, 0),
         ))  # fmt: skip
+        told.add(run.label)
     columns = (
         Column("run"), Column("metric"), Column("measured", True), Column("95 % interval", True), Column("published", True),
         Column("difference", True, "measured less published"), Column("comparable"), Column("unit"), Column("images", True),

@@ -8,6 +8,9 @@ from m2fbench.reporting.page.plots_errors import LABELLED, most_confused
 from m2fbench.reporting.page.records import NOT_MEASURED, Cell, Column, Table, interval_cell, number_cell
 from m2fbench.reporting.terminal.comparison import class_verdict, gains, losses, method, verdict
 
+READABLE = 200
+"""Lines of a table by class, beyond which the page has the main figures only."""
+
 
 def subsets_table(found: Disaggregation, key: str, figures: Sequence[str]) -> Table | None:
     """Every subset with its count, its figures and their intervals; too small ones marked, with the reason."""
@@ -110,12 +113,14 @@ def calibration_table(found: Calibration, key: str) -> Table:
     return Table(key, "Calibration", columns, rows, notes)
 
 
-def differences_table(found: Comparison, key: str, by_class: bool) -> Table | None:
-    """B - A with paired intervals, of the figures over all classes or of those by class; None for none."""
+def differences_table(found: Comparison, key: str, by_class: bool, in_page: bool = True) -> Table | None:
+    """B - A with paired intervals, of the figures over all classes or of those by class; None for none. in_page: of those by class the main
+    figure of each head, where all would be too long to read; else all, for the files."""
+    chosen = [d for d in found.differences if (d.category is not None) == by_class]
+    if by_class and len(chosen) > READABLE and in_page:
+        chosen = [d for d in chosen if d.figure.removesuffix("_pan").removesuffix("_th") in ("PQ", "AP", "IoU")] or chosen
     rows = []
-    for d in found.differences:
-        if (d.category is not None) != by_class:
-            continue
+    for d in chosen:
         said = class_verdict(d, found.level) if by_class else verdict(d)
         rows.append((
             *([Cell(str(d.category))] if by_class else []), Cell(d.figure), number_cell(d.a), number_cell(d.b),
@@ -130,7 +135,7 @@ def differences_table(found: Comparison, key: str, by_class: bool) -> Table | No
         *([Column("adjusted p", True, "for the number of classes")] if by_class else []), Column("B is"),
     )  # fmt: skip
     title = "Differences by class" if by_class else "Differences over all classes"
-    return Table(key, title, columns, tuple(rows), (f"A: {found.a}", f"B: {found.b}", *method(found)))
+    return Table(key, title, columns, tuple(rows), (f"A: {found.a}", f"B: {found.b}", *method(found)), in_page)
 
 
 def _ends(difference: Estimate) -> Cell:
