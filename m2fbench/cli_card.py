@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from m2fbench.cli_common import DataOption, open_console
-from m2fbench.errors import M2FBenchError, StoreError
+from m2fbench.errors import M2FBenchError, StoreError, shown
 
 
 def card(
@@ -51,8 +51,11 @@ def card(
     if (output is None) == (update is None):
         raise StoreError("expected either -o CARD for a new card or --update CARD for one that is there")
     hub_datasets = _hub_datasets(eval_results or ())
+    _check_words(model_id, license)
     target = update or output
     assert target is not None
+    if target.is_dir():
+        raise StoreError(f"{target}: expected the card's file, got a folder; give {target / 'README.md'}")
     before = _read(update) if update is not None else b""
     console = open_console()
     with console.status("looking at the runs") as status:
@@ -84,6 +87,14 @@ def _read(card: Path) -> bytes:
         return card.read_bytes()
     except OSError as error:
         raise StoreError(f"{card}: cannot be read: {error.strerror}; for a new card use -o") from error
+
+
+def _check_words(model_id: str | None, license: str | None) -> None:
+    """Raises M2FBenchError for what the hub takes for no id, or for no license."""
+    if model_id is not None and not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", model_id):
+        raise M2FBenchError(f"--model-id {shown(model_id)}: expected a model's id on the hub, OWNER/MODEL")
+    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,60}", license):
+        raise M2FBenchError(f"--license {shown(license)}: expected a license as the hub names it, such as mit, apache-2.0 or other")
 
 
 def _hub_datasets(values: "tuple[str, ...] | list[str]") -> Mapping[str, str]:

@@ -7,6 +7,7 @@
     ├── DatasetError         a dataset that is not there or not what it says it is
     │   └── ImageError       one image that cannot be read, or that memory is too small for; a suite may say to skip it
     ├── PredictionsError     a predictions file that cannot be scored
+    ├── CardError            a model card that cannot be read, or is not about what was measured
     ├── StoreError           a run directory that cannot be written, is in use, or belongs to another run
     ├── DeviceError          a device that is not here
     │   └── UnsupportedError a variant that this device or model cannot do; a run reports it and goes on with the others
@@ -37,6 +38,9 @@ class ImageError(DatasetError): ...
 
 
 class PredictionsError(M2FBenchError): ...
+
+
+class CardError(M2FBenchError): ...
 
 
 class StoreError(M2FBenchError): ...

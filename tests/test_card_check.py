@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from m2fbench.analysis.runs import Run, open_runs
 from m2fbench.cli import app
+from m2fbench.errors import CardError
 from m2fbench.reporting.claims.check import CardCheck, check_card
-from m2fbench.reporting.claims.document import CardError
 from m2fbench.reporting.claims.published_figures import backbone_of_row, checkpoint_named, published_figures, same_backbone
 from m2fbench.reporting.claims.verdicts import GOOD, Finding, Verdict
 from m2fbench.results import RunResult
@@ -104,6 +104,36 @@ def test_the_best_of_the_paper_among_the_results_of_another() -> None:
     assert only(check, 5, "mIoU 57.7 on ADE20K").verdict is Verdict.credited
 
 
+@pytest.mark.full
+def test_what_is_put_otherwise() -> None:
+    """Ranges, leads over others, other architectures, shares, devices, data of one's own, aliases in code: right ones pass, wrong ones do not."""
+    check = check_card(CARDS / "tricky.md")
+    others = ["PQ 52.7 on COCO", "PQ 51.1", "PQ 58.1", "PQ 41.0 on our own photos", "PQ 39.0 on the PanNuke dataset", "30 images/s"]
+    assert flagged(check) == [
+        *zip((7, 8, 8, 16, 16, 18), others, [UNKNOWN] * 6, strict=True),
+        (32, "PQ 52.6 on COCO", WRONG),
+        (33, "PQ 57.8 on COCO", WRONG),
+        (34, "PQ 55.1 on COCO", WRONG),
+        (38, "PQ 57.8 on COCO", WRONG),
+        (42, "PQ 57.8", WRONG),
+        (43, "AP 50.1", WRONG),
+        (47, "PQ 51.9", WRONG),
+        (58, "outputs.pred_masks", WRONG),
+        (58, "torch.nn.functional.interpolat", WRONG),
+        (58, "transformers.Mask2FormerForPanoptic", WRONG),
+        (59, 'pipeline("panoptic-segmentation")', WRONG),
+        (64, "PQ 53.1", UNKNOWN),
+        (66, "PQ 45.1", UNKNOWN),
+    ]
+    right = [f.claim for f in check.findings if f.verdict in GOOD and f.kind == "figure" and f.line < 20]
+    assert right == [
+        "PQ 53.2 on COCO", "PQ 53.2 on COCO", "PQ 53.2 on COCO", "PQ 52.6 on COCO", "PQ 51.9 on COCO", "PQ 57.8 on COCO", "PQ 51.9 on COCO",
+        "PQ 53.2", "PQ 53.2 on COCO", "PQ 53.2", "PQ 53.2 on COCO", "PQ 54.6",
+    ]  # fmt: skip
+    assert [f.claim for f in check.findings if f.line in (27, 28)] == ["PQ 53", "AP 43"]  # shares of one
+    assert only(check, 47, "PQ 51.9").evidence.startswith("of R101 the paper prints PQ 52.6")  # of the card's own task first
+
+
 def test_no_claims_where_there_are_none() -> None:
     assert check_card(CARDS / "prose_only.md").findings == ()
 
@@ -119,6 +149,11 @@ def test_no_claims_where_there_are_none() -> None:
         ("facebook/mask2former-swin-tiny-coco-panoptic", "The model has an AP of 43.3 on COCO.", "confirmed"),  # its AP_th_pan
         ("facebook/mask2former-swin-large-coco-instance", "It has 50.5 AP on COCO test-dev.", "confirmed"),
         ("facebook/mask2former-swin-tiny-coco-instance", "It has 50.5 AP on COCO test-dev.", UNKNOWN),
+        ("facebook/mask2former-swin-large-coco-instance", "It has 50.5 AP on COCO val2017.", WRONG),  # test-dev's
+        ("facebook/mask2former-swin-large-ade-semantic", "57.3 mIoU (ss) on ADE20K.", WRONG),
+        ("zoo:coco/panoptic/R50", "It runs at 20 fps.", WRONG),
+        ("zoo:coco/panoptic/R50", "It runs at 8.6 fps on a V100.", "confirmed"),
+        ("zoo:coco/panoptic/R50", "It runs at 20 fps on an A100.", UNKNOWN),
         ("facebook/mask2former-swin-tiny-coco-instance", "It has 45.2 AP on COCO.", WRONG),
         ("facebook/mask2former-swin-tiny-coco-instance", "It has an AP of 45 on COCO.", "confirmed"),
         ("facebook/mask2former-swin-tiny-coco-instance", "It has over 44 AP on COCO.", "confirmed"),
@@ -160,6 +195,18 @@ def test_every_published_figure_is_known_by_the_name_of_its_own_and_by_no_other(
     assert [f.verdict for f in right.findings] == [Verdict.credited] * len(figures)
     wrong = check_text(tmp_path, "\n\n".join(sentence(f, f"{f.value / 2:.1f}") for f in figures), title="# Figures\n\n")
     assert [f.verdict for f in wrong.findings] == [Verdict.contradicted] * len(figures)
+
+
+def test_brackets_behind_one_figure_say_nothing_of_the_next(tmp_path: Path) -> None:
+    text = "57.3 mIoU (ms + flip) and 56.1 mIoU (ss); again 57.3 mIoU (ms + flip) and 56.1 mIoU on ADE20K."
+    check = check_text(tmp_path, text, title="# facebook/mask2former-swin-large-ade-semantic\n\n")
+    assert [f.verdict for f in check.findings] == [Verdict.confirmed] * 4
+
+
+def test_a_measurement_below_one_percent_is_no_share(tmp_path: Path) -> None:
+    begin, end = "<!-- m2fbench:begin results -->\n", "\n<!-- m2fbench:end results -->\n"
+    check = check_text(tmp_path, f"{begin}\n| metric | value |\n| --- | --- |\n| AP | 0.45 |\n{end}\n{begin}AP 0.45 on COCO.{end}")
+    assert [f.claim for f in check.findings] == ["AP 0.45", "AP 0.45 on COCO"]
 
 
 def test_a_measurement_of_someones_own_is_no_wrong_quotation(tmp_path: Path) -> None:

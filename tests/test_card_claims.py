@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2fbench.reporting.claims.document import CardError, Document, plain, read_document, sentences
+from m2fbench.errors import CardError
+from m2fbench.reporting.claims.document import Document, plain, read_document, sentences
 from m2fbench.reporting.claims.extraction import Claim, prose_claims
 from m2fbench.reporting.claims.metadata import metadata_claims
 from m2fbench.reporting.claims.subject import subject_of
@@ -172,6 +173,14 @@ def test_tables_lie_either_way(document: Make) -> None:
 def test_a_row_of_a_class_or_subset_is_not_an_overall_figure(document: Make) -> None:
     card = document("| subset | AP |\n|---|---|\n| small objects | 12.3 |\n| star | 70.6 |\n| overall | 45.0 |\n")
     assert [(c.value, c.qualifier) for c in table_claims(card)] == [(12.3, "small objects"), (70.6, "star"), (45.0, "")]
+
+
+def test_the_metric_may_stand_behind_what_it_is_of(document: Make) -> None:
+    card = document(
+        "| task | metric | score |\n|---|---|---|\n| Panoptic | PQ | 53.2 |\n| Swin-L | PQ | 57.8 |\n\n"
+        "| divided by | subset | metric | value |\n|---|---|---|---|\n| position | at the border | PQ | 44.4 |\n"
+    )
+    assert [(c.metric, c.value, c.model.value) for c in table_claims(card)] == [("PQ", 53.2, ""), ("PQ", 57.8, "Swin-L")]
 
 
 def test_metadata(document: Make) -> None:

@@ -1,9 +1,11 @@
 """The code in a model card runs by itself and gives the protocol's predictions."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -196,6 +198,15 @@ pickle.dump(kept, open(%r, "wb"))
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Images this small take several times as long where threads wait for one another on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def cards(tmp_path_factory: pytest.TempPathFactory, bundled_loader: Any) -> dict[str, tuple[str, Evidence]]:
     """A card of each task, and of the plain processor's path, with the run's evidence."""
@@ -224,7 +235,13 @@ def test_cards_code_in_a_fresh_process(cards: dict[str, tuple[str, Evidence]], t
         code = with_names("\n".join(codes(card)), photo=tmp_path / "scene.png")
         scripts[name].write_text(code + SAVE % str(tmp_path / f"{name}.pkl"))
     several = "import runpy, sys; [runpy.run_path(path, run_name='__main__') for path in sys.argv[1:]]"
-    done = subprocess.run([sys.executable, "-c", several, *map(str, scripts.values())], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", several, *map(str, scripts.values())],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "pixels" in done.stdout
     import pickle

@@ -11,8 +11,8 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m2fbench.errors import CardError
 from m2fbench.reporting.card.update import BEGIN, END, Section, find_sections, merge_model_index, update
-from m2fbench.reporting.claims.document import CardError
 
 SECTIONS = [
     Section("summary", "Summary", "It is good."),
@@ -257,6 +257,7 @@ def test_prose_survives_whatever_it_is(
     assert done(made) == made
 
 
+@pytest.mark.full
 @pytest.mark.full
 @settings(max_examples=100, deadline=None)
 @given(

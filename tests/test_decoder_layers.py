@@ -97,6 +97,7 @@ def test_compiled(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.full
 def test_what_cannot_be_stopped_there(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="^decoder_layers: 2: this model has 1 masked-attention layers; choose 0 to 1$"):
         load(resolve(str(tiny_checkpoint)), variant(decoder_layers=2), "cpu")

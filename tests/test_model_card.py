@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard, metadata_load, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
@@ -56,6 +57,15 @@ variants: [{variants}]
 """
 VARIANTS = "{name: fp32}, {name: transformers, protocol: transformers}"
 COUNT = 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Images this small take several times as long where threads wait for one another on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +147,8 @@ FILLED = {
     "exact learning rate schedule, inference settings": ("protocol", r"the 100 most probable pairs .*\n.* probability over 0.8"),
     "for the specific fps value": ("speed", r"images/s .*\n.*\n\| fp32 \| paper \| \d+ \| \d+\.\d\d"),
     "does not provide specific details about the throughput": ("speed", r"images/s"),
-    "for the checkpoint sizes": ("speed", r"\*\*Checkpoint size:\*\* 6\.0 MB"),
-    "Checkpoint sizes: [More Information Needed]": ("speed", r"\*\*Checkpoint size:\*\* 6\.0 MB"),
+    "for the checkpoint sizes": ("speed", r"\*\*Checkpoint size:\*\* 6\.0 MiB"),
+    "Checkpoint sizes: [More Information Needed]": ("speed", r"\*\*Checkpoint size:\*\* 6\.0 MiB"),
     "on the computational efficiency of Mask2Former": ("speed", r"\*\*FLOPs:\*\* 0\.\d+ G"),
     "exact hardware specifications for fps measurements": ("speed", r"measured on .*thread"),
     "any additional specific datasets": ("testing-data", r"\*\*Shapes\*\* .* 12 of 12 images scored"),
@@ -420,7 +430,10 @@ def test_what_the_code_loads(facts: CardFacts) -> None:
     assert loadable(replace(file, options=CardOptions(model_id="me/mine"))) == ("me/mine", None)
     hub = replace(facts, record={**facts.record, "reference": "me/mine@main", "revision": "abc"})
     assert loadable(hub) == ("me/mine", None)
-    assert loadable(replace(facts, record={**facts.record, "reference": "./out@2"})) == ("./out@2", None)
+    assert loadable(replace(facts, record={**facts.record, "reference": "./out@2"})) == ("./out@2", "the folder of this model")
+    away = replace(facts, record={**facts.record, "reference": "/home/someone/my model"})
+    assert loadable(away) == ("./my model", "the folder of this model")  # the path is of one machine
+    assert "someone" not in make_card(away)
     assert card_data(file).library_name is None
 
 
@@ -460,8 +473,48 @@ def test_limits_are_drawn_from_the_figures(facts: CardFacts) -> None:
     assert f"Divided by brightness, “dark” (dark ones; 30 images, 90 objects) loses most: there it is {overall - 20:.2f}" in told
     assert "black" not in told
     assert "grey" not in told
+    of_things = facts.main.result.value("PQ_th")
+    hidden = subset("at the border", "PQ_th", of_things - 30, of_things - 35, of_things - 25, attribute="position", level="object")
+    told = "\n".join(told_limits(facts, disaggregation=Disaggregation((worst, hidden), {})))
+    assert f"there it is {of_things - 30:.2f}" in told
+    assert "30.00 points less than over all, by PQ_th." in told
     none = "\n".join(told_limits(facts, disaggregation=Disaggregation((unsure,), {})))
     assert "loses most" not in none
+
+
+@pytest.mark.full
+def test_the_processors_own_protocol_is_told_among_the_limits(panoptic: list[Run]) -> None:
+    plain = [run for run in panoptic if run.result is not None and run.result.variant["name"] == "transformers"]
+    found = collect(plain, CardOptions(quick=True))
+    assert "Measured by protocol transformers alone" in "\n".join(told_limits(found))
+    assert "with the processor that ships with it:" in section(make_card(found), "start")
+
+
+@pytest.mark.full
+def test_a_limited_run_is_run_again_with_its_limit(facts: CardFacts) -> None:
+    suite = facts.main
+    assert suite.reference is not None
+    limited = replace(suite.reference, result=replace(suite.result, status="partial", reason="5 of 12 images", limit=5))
+    assert "--limit 5" in section(make_card(replace(facts, suites=(replace(suite, reference=limited),))), "start")
+
+
+@pytest.mark.full
+def test_subsets_are_defined_for_each_head_that_divides_otherwise(facts: CardFacts) -> None:
+    def rare(head: str, definition: str, name: str) -> SubsetFinding:
+        return subset("rare", name, 50, 40, 60, attribute="class frequency", level="class", head=head, definition=definition)
+
+    found = (
+        rare("instance", "2 classes", "AP_th_pan"),
+        rare("panoptic", "4 classes", "PQ"),
+        rare("semantic", "4 classes", "mIoU_pan"),
+    )
+    suite = replace(facts.main, analyses=replace(facts.main.analyses, disaggregation=Disaggregation(found, {})))
+    told = card_results.subset_tables(suite)
+    assert told is not None
+    assert "- class frequency (instance): rare = 2 classes\n- class frequency (panoptic and semantic): rare = 4 classes" in told
+    recall = subset("more", "segment_recall", 50, 40, 60, attribute="occlusion", level="object", head="panoptic")
+    said = replace(suite, analyses=replace(suite.analyses, disaggregation=Disaggregation((recall,), {})))
+    assert "- segment_recall: share of the true segments that are found" in card_results.metrics_text(said)
 
 
 @pytest.mark.full
@@ -561,6 +614,9 @@ def test_the_command(runs: Path, tmp_path: Path, cli: Any) -> None:
         ([], "expected either -o CARD for a new card or --update CARD"),
         (["-o", "a.md", "--update", "b.md"], "expected either -o CARD for a new card or --update CARD"),
         (["--update", "absent.md"], "absent.md: cannot be read"),
+        (["-o", "."], ".: expected the card's file, got a folder; give README.md"),
+        (["-o", "a.md", "--model-id", "a b"], "--model-id a b: expected a model's id on the hub, OWNER/MODEL"),
+        (["-o", "a.md", "--license", "My own"], "--license My own: expected a license as the hub names it"),
         (["-o", "a.md", "--eval-results", "shapes"], "expected a dataset's id on the hub, OWNER/DATASET, or SUITE=OWNER/DATASET"),
     ],
 )

@@ -21,7 +21,7 @@ def sizes(facts: CardFacts) -> str:
         return "- **Checkpoint size:** its files were not at hand when this card was made"
     files = facts.checkpoint.weight_files
     size = sum((facts.checkpoint.folder / name).stat().st_size for name in files)
-    return f"- **Checkpoint size:** {size / 2**20:.1f} MB ({listed([code(name) for name in files])})"
+    return f"- **Checkpoint size:** {size / 2**20:.1f} MiB ({listed([code(name) for name in files])})"
 
 
 def flops(facts: CardFacts) -> Iterator[str]:
@@ -61,7 +61,7 @@ def _speed_row(result: RunResult, scope: str, details: JsonObject) -> list[str]:
     return [
         escape(result.variant["name"]), escape(scope), str(details["images"]), number(result.value(f"fps{end}")), interval,
         _milliseconds(result.value(f"latency{end}")), _milliseconds(result.value(f"latency{end}_p95")),
-        "-" if math.isnan(memory) else f"{memory / 2**20:.0f} MB",
+        "-" if math.isnan(memory) else f"{memory / 2**20:.0f} MiB",
     ]  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def _conditions(runs: list[Run]) -> Iterator[str]:
     yield f"- measured on {machine(first)}, batch size 1"
     memory = first.value("peak_process_memory")
     if not math.isnan(memory):
-        yield f"- the process took {memory / 2**20:.0f} MB of memory at most, all variants loaded"
+        yield f"- the process took {memory / 2**20:.0f} MiB of memory at most, all variants loaded"
     for entry in first.published:
         if entry.metric == "fps":
             yield f"- published: {entry.value:g} images/s ({escape(entry.source)})"
@@ -90,7 +90,7 @@ def machine(result: RunResult) -> str:
     processor = escape(environment.get("processor") or environment.get("machine") or "an unknown processor")
     if device.get("kind", "cpu") == "cpu":
         return f"{processor}, {counted(int(device.get('threads') or environment.get('cpu_count') or 1), 'thread')}"
-    memory = f", {device['memory_bytes'] / 2**30:.0f} GB" if device.get("memory_bytes") else ""
+    memory = f", {device['memory_bytes'] / 2**30:.0f} GiB" if device.get("memory_bytes") else ""
     cuda = f", CUDA {escape(device['cuda'])}" if device.get("cuda") else ""
     return f"{escape(str(device['kind']).removeprefix('cuda ').strip())}{memory}{cuda}, beside {processor}"
 

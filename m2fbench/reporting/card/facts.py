@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2fbench.analysis.findings import Calibration, Comparison, Disaggregation, ErrorFindings, Intervals
@@ -112,8 +113,8 @@ class CardFacts:
 
     @property
     def reference(self) -> str:
-        """The checkpoint as a reader may ask for it."""
-        return self.options.model_id or str(self.record["reference"])
+        """The checkpoint as a reader may ask for it; of a file or folder by an absolute path its name, for the path is of one machine."""
+        return self.options.model_id or readable(str(self.record["reference"]))
 
     @property
     def title(self) -> str:
@@ -131,6 +132,12 @@ class CardFacts:
             if run.flops is not None and run.flops.path not in seen:
                 seen.add(run.flops.path)
                 yield run.flops
+
+
+def readable(reference: str) -> str:
+    """A reference without a machine's folders."""
+    path = Path(reference)
+    return f"./{path.name}" if path.is_absolute() else reference
 
 
 def task_of(suite: Suite | None, result: RunResult) -> Head:
@@ -220,9 +227,12 @@ def _found_again(runs: Sequence[Run], record: JsonObject) -> "tuple[Checkpoint |
             labels=next((row.labels for row in rows), None),
         )
     except M2FBenchError as error:
-        return None, str(error)
+        return None, str(error).replace(reference, readable(reference))
     if found.sha256 != record["sha256"]:
-        return None, f"{reference}: has changed since it was measured; run the suites again, or put the measured files back"
+        return (
+            None,
+            f"{readable(reference)}: has changed since it was measured; run the suites again, or put the measured files back",
+        )
     return found, None
 
 

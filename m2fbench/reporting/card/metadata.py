@@ -23,7 +23,8 @@ NAMES = {
     "PQ": "panoptic quality", "PQ_th": "panoptic quality, things", "PQ_st": "panoptic quality, stuff", "SQ": "segmentation quality",
     "RQ": "recognition quality", "AP": "mask average precision", "AP50": "mask AP at IoU 0.5", "AP75": "mask AP at IoU 0.75",
     "APs": "mask AP, small objects", "APm": "mask AP, medium objects", "APl": "mask AP, large objects", "boundary_AP": "boundary AP",
-    "mIoU": "mean intersection over union",
+    "mIoU": "mean intersection over union", "segment_recall": "share of the true segments that are found, a mean over classes",
+    "mean_accuracy": "share of the true pixels that get their class, a mean over classes", "AR100": "average recall with 100 detections an image",
     "IoU_category": "mean IoU over categories", "iIoU_class": "instance-weighted IoU over classes",
     "iIoU_category": "instance-weighted IoU over categories",
 }  # fmt: skip
@@ -180,7 +181,6 @@ def emissions(facts: CardFacts) -> JsonObject | None:
             "emissions": found["grams_per_image"],
             "source": f"{MEASURED_BY} {version_of('m2fbench')}: grams of CO2e of one image at inference, not of training; {found['label']} "
             f"({found['source']})",
-            "training_type": "none: inference of one image",
             "hardware_used": str(environment.get("processor") or "unknown") if kind == "cpu" else kind.removeprefix("cuda "),
         }
     return None

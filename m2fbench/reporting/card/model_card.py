@@ -6,22 +6,22 @@ marked, with who can.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from m2fbench.analysis.runs import Run, Tell, silent
-from m2fbench.errors import StoreError
+from m2fbench.errors import CardError, StoreError
 from m2fbench.reporting.card import costs as card_costs
 from m2fbench.reporting.card import limits as card_limits
 from m2fbench.reporting.card import results as card_results
 from m2fbench.reporting.card import sections as card_sections
 from m2fbench.reporting.card import start as card_start
 from m2fbench.reporting.card.facts import CardFacts, CardOptions, SuiteRuns, gather
-from m2fbench.reporting.card.findings import analyse, examination
+from m2fbench.reporting.card.findings import SUBSET_RESAMPLES, analyse, examination
 from m2fbench.reporting.card.metadata import MEASURED_BY, card_data, headline, is_complete
 from m2fbench.reporting.card.text import escape, listed, needed, prose
 from m2fbench.reporting.card.update import Section, merge_model_index, update
-from m2fbench.reporting.claims.document import CardError
 from m2fbench.types import JsonObject
 
 TEMPLATE = Path(__file__).parent / "model_card.md.j2"
@@ -112,7 +112,7 @@ def sections(facts: CardFacts) -> list[Section]:
         ("hyperparameters", "Training Hyperparameters", card_sections.hyperparameters(facts)),
         ("speed", "Speeds, Sizes, Times", _speed(facts)),
         ("testing-data", "Testing Data", card_sections.testing_data(facts)),
-        ("factors", "Factors", _of_each(facts, _factors)),
+        ("factors", "Factors", _of_each(facts, partial(_factors, resamples=min(SUBSET_RESAMPLES, facts.options.resamples)))),
         ("metrics", "Metrics", _of_each(facts, card_results.metrics_text)),
         ("results", "Results", _of_each(facts, _results)),
         ("protocol", "Evaluation Protocol", card_sections.protocol(facts)),
@@ -138,10 +138,11 @@ def _limits(facts: CardFacts) -> str:
     return f"Drawn from the figures below; in brackets behind a figure its 95 % interval, where there is one:\n\n{told}"
 
 
-def _factors(suite: SuiteRuns) -> str:
+def _factors(suite: SuiteRuns, resamples: int) -> str:
     found = card_results.subset_tables(suite)
-    missing = suite.analyses.missing.get("subsets", "they were not asked for")
-    return found or f"No disaggregated results: {prose(missing)}."
+    if found is None:
+        return f"No disaggregated results: {prose(suite.analyses.missing.get('subsets', 'they were not asked for'))}."
+    return f"What the figures are for a part of the data; 95 % intervals from {resamples:,} resamples of the images.\n\n{found}"
 
 
 def _results(suite: SuiteRuns) -> str:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from m2fbench.analysis.findings import ErrorFindings, ErrorShare, Estimate, SubsetFinding
+from m2fbench.analysis.object_subsets import CONVENTION
 from m2fbench.analysis.runs import Run
 from m2fbench.reporting.card.facts import MAIN, SuiteRuns
 from m2fbench.reporting.card.metadata import FIGURES, TASKS, interval_of, long_name
@@ -166,12 +167,19 @@ def _subset_table(suite: SuiteRuns, subsets: Sequence[SubsetFinding]) -> str:
 
 
 def _definitions(subsets: Sequence[SubsetFinding], undefined: Mapping[str, str]) -> Iterator[str]:
-    """A line an attribute."""
-    by_attribute: dict[str, dict[str, str]] = {}
+    """A line an attribute, and one for each kind of predictions whose truth divides otherwise."""
+    by_attribute: dict[str, dict[str | None, dict[str, str]]] = {}
     for subset in subsets:
-        by_attribute.setdefault(subset.attribute, {}).setdefault(subset.subset, subset.definition)
-    for attribute, parts in by_attribute.items():
-        yield f"- {escape(attribute)}: " + "; ".join(f"{escape(name)} = {prose(definition)}" for name, definition in parts.items())
+        by_attribute.setdefault(subset.attribute, {}).setdefault(subset.head, {})[subset.subset] = subset.definition
+    for attribute, by_head in by_attribute.items():
+        heads: dict[str, list[str]] = {}
+        for head, parts in by_head.items():
+            said = "; ".join(f"{escape(name)} = {prose(definition)}" for name, definition in parts.items())
+            heads.setdefault(said, []).extend([head] if head else [])
+        for said, of in heads.items():
+            yield f"- {escape(attribute)}{f' ({listed(of)})' if len(heads) > 1 else ''}: {said}"
+    if any(subset.level == "object" for subset in subsets):
+        yield f"- {CONVENTION}"
     for attribute, why in undefined.items():
         yield f"- {escape(attribute)}: none ({prose(why)})"
 
@@ -286,6 +294,13 @@ def metrics_text(suite: SuiteRuns) -> str:
     """Which figures there are and what they mean, a line each."""
     names = figures_of(suite.result)
     lines = [f"- {escape(name)}: {long_name(name)}" for name in names if name not in by_size(suite.result) or name in FIGURES]
+    if sizes := [name for name in by_size(suite.result) if name not in FIGURES]:
+        lines.append(
+            f"- {listed([escape(name) for name in sizes])}: the same AP of objects under 32², of 32² to 96² and over 96² pixels"
+        )
+    found = suite.analyses.disaggregation
+    parts = [subset_figure(suite, subset) for subset in (found.subsets if found is not None else ()) if subset.images]
+    lines += [f"- {escape(name)}: {long_name(name)}" for name in dict.fromkeys(filter(None, parts)) if name not in names]
     rule = (suite.result.rules or {}).get("mean_iou")
     rules = {
         "present": "over the classes with true pixels (detectron2's rule)",

@@ -16,10 +16,13 @@ from m2fbench.types import Head, JsonObject
 PAPER = "https://arxiv.org/abs/2112.01527"
 _TASK_GIVES = {
     "instance": "finds objects: a mask, a class and a score for each",
-    "panoptic": "divides an image into objects and regions: every pixel belongs to one segment of one class, or to none; the same forward pass also "
-    "gives scored object masks and a class for every pixel",
+    "panoptic": "divides an image into objects and regions, so that every pixel belongs to one segment of one class, or to none; the same forward "
+    "pass also gives scored object masks and a class for every pixel",
     "semantic": "gives every pixel of an image a class",
 }
+
+
+_DRAWN = "simple scenes that m2fbench draws from fixed seeds, no photographs"
 
 
 def family(facts: CardFacts) -> str:
@@ -37,9 +40,9 @@ def backbone(facts: CardFacts) -> str:
 
 
 def summary(facts: CardFacts) -> str:
-    """Two sentences that say what it is and how good."""
+    """A few sentences that say what it is and how good."""
     classes = counted(int(facts.record["classes"]), "class").replace("classs", "classes")
-    first = f"{escape(family(facts))} with a {escape(backbone(facts).partition(',')[0])} backbone, {classes}: it {_TASK_GIVES[facts.main.task]}."
+    first = f"{escape(family(facts))} with a {escape(backbone(facts).partition(',')[0])} backbone and {classes}. It {_TASK_GIVES[facts.main.task]}."
     told = [
         f"On {escape(suite.dataset)} ({counted(int((suite.result.dataset or {})['scored_images']), 'image')}"
         f"{', partial' if suite.result.status == 'partial' else ''}) it reaches {headline_sentence(suite)}, in percent{sure(suite)}."
@@ -161,7 +164,8 @@ def testing_data(facts: CardFacts) -> str:
     for suite in facts.measured:
         fingerprint = suite.result.dataset or {}
         split = split_of(suite)
-        said = [f"reader {code(fingerprint.get('name', 'unknown'))}"]
+        said = [_DRAWN] if fingerprint.get("name") == "shapes" else []
+        said += [f"reader {code(fingerprint.get('name', 'unknown'))}"]
         said += [f"split {escape(split)}"] if split else []
         said.append(f"{fingerprint.get('scored_images', 0):,} of {fingerprint.get('images', 0):,} images scored")
         if fingerprint.get("annotations_sha256"):

@@ -23,8 +23,8 @@ def start(facts: CardFacts) -> str:
     else:
         main, rest = snippet(settings)
         paper = settings.protocol["name"] == "paper"
-        needs = "torch, transformers, Pillow and numpy" if paper else "its own processor"
-        parts.append(f"{TASKS[suite.task]} as measured here, with {needs} alone:")
+        how = "with torch, transformers, Pillow and numpy alone" if paper else "with the processor that ships with it"
+        parts.append(f"{TASKS[suite.task]} as measured here, {how}:")
         parts.append(f"```python\n{main}\n```")
         if rest:
             also = listed([_GIVES[head] for head in settings.heads[1:]])
@@ -56,20 +56,24 @@ def snippet_settings(facts: CardFacts, suite: SuiteRuns) -> tuple[SnippetSetting
 
 def loadable(facts: CardFacts) -> tuple[str, str | None]:
     """What ``from_pretrained`` takes, and a note beside it."""
-    reference = str(facts.record["reference"])
+    reference = facts.reference
     if facts.options.model_id:
-        return facts.options.model_id, None
+        return reference, None
     if facts.record.get("form", "transformers") != "transformers":
         return "converted", f"the folder that this makes: m2fbench convert {shlex.quote(reference)} converted"
     if reference.startswith("bundled:"):
         return f"m2fbench/assets/{reference.removeprefix('bundled:')}", "in a clone of m2fbench"
-    return reference.partition("@")[0] if facts.record.get("revision") else reference, None
+    if facts.record.get("revision"):
+        return reference.partition("@")[0], None
+    return reference, "the folder of this model" if reference.startswith("./") else None
 
 
 def commands(facts: CardFacts) -> Iterator[str]:
     """The commands that measured this."""
     for suite in facts.suites:
         yield run_command(facts, suite)
+        if suite.reference is not None and suite.analyses.layers is not None:
+            yield shlex.join(["m2fbench", "examine", "/".join(("runs", suite.name, *suite.reference.folder.parts[-2:]))])
     folders = " ".join(f"runs/{suite.name}" for suite in facts.suites)
     yield f"m2fbench card {folders} -o README.md"
 
@@ -88,6 +92,8 @@ def run_command(facts: CardFacts, suite: SuiteRuns) -> str:
         parts += ["--only", result.row]
     for override in suite.suite._overrides if suite.suite is not None else ():
         parts += ["--set", override]
+    if result.limit is not None:
+        parts += ["--limit", str(result.limit)]
     if run.evidence is None or run.evidence.data is not None:
         parts += ["--data", "DATA"]
     return shlex.join(parts)

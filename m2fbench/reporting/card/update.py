@@ -14,8 +14,7 @@ from typing import Any
 
 import yaml
 
-from m2fbench.errors import shown
-from m2fbench.reporting.claims.document import CardError
+from m2fbench.errors import CardError, shown
 from m2fbench.types import JsonObject
 
 BEGIN, END = "<!-- m2fbench:begin {} -->", "<!-- m2fbench:end {} -->"

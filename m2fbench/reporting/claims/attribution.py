@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from m2fbench.reporting.claims.words import Mention, models_in
+from m2fbench.reporting.claims.words import Mention, datasets_in, models_in
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,18 @@ def dataset_near(sentence: str, mentions: list[Mention], start: int, end: int) -
     return ahead[-1].value if ahead else after.value if after else None
 
 
+_OWN_DATA = re.compile(
+    r"[ )%*]{0,6}(?i:on|for|in|over)[ ]{1,3}(?P<name>(?i:our|my|an?|custom|private|in-house|internal)[ ](?:[\w-]{1,30}[ ]){0,3}?"
+    r"(?i:data(?:[ -]?sets?)?|benchmark|images|photos|test[ ]set|validation[ ]set)\b|the[ ][A-Z][\w-]{2,30}[ ](?i:data[ -]?set|benchmark)\b)"
+)
+
+
+def own_data(sentence: str, end: int) -> str | None:
+    """Data that no table here is of and that a claim which ends here is on: "61.3 PQ on our data", "on the PanNuke dataset"."""
+    found = _OWN_DATA.match(sentence, end)
+    return None if found is None or datasets_in(found["name"]) else found["name"]
+
+
 _BASED_ON = re.compile(
     r"\b(?i:are|is|were|was)[ ](?:all[ ])?(?i:based on|obtained (?:with|by|from)|achieved (?:with|by)|those of|reported for|of|for|from|"
     r"with|reached by|the)[ ]{1,3}(?:(?i:the|an?|our)[ ])?[ ]{0,3}$"
@@ -47,6 +59,11 @@ _BEHIND = re.compile(  # "57.8 PQ on COCO with a Swin-L"
 
 _COMPARED = re.compile(
     r"\b(?i:over|than|against|versus|vs\.?|unlike|above|behind|below|compared[ ](?:to|with))[ ]{1,3}(?:(?i:the|an?)[ ])?[ ]{0,3}$"
+)
+
+
+_ANOTHER = re.compile(  # "45.0 AP (50.1 for Swin-L)": what follows has a figure of its own
+    r"\d[.,]\d|\b(?i:vs|versus|against|than|unlike|compared|whereas|while|over|behind|below|above)\b"
 )
 
 
@@ -77,11 +94,14 @@ def attributed(
         if mention.kind == "pronoun":
             return _named(before[0]) if before else SUBJECT
         compared = mention.kind == "other" or _COMPARED.search(sentence[max(0, mention.start - 40) : mention.start])
+        bracketed = re.search(r"\d[ ]?%?[ ]{0,3}\([ ]{0,3}$", sentence[max(0, mention.start - 10) : mention.start])
+        if bracketed and ")" in sentence[mention.end : min(start, mention.end + 20)]:
+            continue  # "from 51.9 (R50) to 53.2 PQ": the number before it is its own
         if compared and not _right_after(sentence[mention.end : start]):
             continue  # "outperforms MaskFormer with 57.8 PQ": it is not MaskFormer's
         return _named(mention)
     named = [m for m in behind if m.kind in ("backbone", "checkpoint")]
-    if named and not ahead and not before:
+    if named and not ahead and not before and not _ANOTHER.search(sentence[end : named[0].start]):
         return _named(named[0])
     if before:
         return _named(before[0])
@@ -91,7 +111,9 @@ def attributed(
 def _right_after(gap: str) -> bool:
     return (
         re.fullmatch(
-            r"[ ]{0,2}(?:\(|:|'s|,|(?i:has|reaches|achieves|gets|at|scores|obtains|is at))?[ (]{0,3}(?:(?i:an?|of|about)[ ])?", gap
+            r"(?:,?[ ](?:which|that))?[ ]{0,2}(?:\(|:|'s|,|"
+            r"(?i:has|reaches|achieves|gets|at|scores|obtains|is at))?[ (]{0,3}(?:(?i:an?|of|about)[ ])?",
+            gap,
         )
         is not None
     )

@@ -14,7 +14,7 @@ from m2fbench.reporting.claims.code import check_code
 from m2fbench.reporting.claims.details import check_details
 from m2fbench.reporting.claims.document import MISSING, Document, read_document
 from m2fbench.reporting.claims.evidence import measured_figures, printed_figures, runs_of
-from m2fbench.reporting.claims.extraction import MAX_CLAIMS, prose_claims
+from m2fbench.reporting.claims.extraction import MAX_CLAIMS, Claim, prose_claims
 from m2fbench.reporting.claims.judging import Runs, judge
 from m2fbench.reporting.claims.metadata import metadata_claims
 from m2fbench.reporting.claims.subject import Subject, subject_of
@@ -59,7 +59,7 @@ def check_card(path: str | Path, runs: Sequence[Run] = (), *, model: str | None 
     own = runs_of(subject, runs, document.text)
     evidence = Runs(measured_figures(own), printed_figures(own), bool(runs))
     claims = [*metadata_claims(document), *table_claims(document), *prose_claims(document)][:MAX_CLAIMS]
-    claims = [replace(claim, measured=claim.measured or claim.line in document.measured) for claim in claims]
+    claims = [_as_measured(claim) if claim.measured or claim.line in document.measured else claim for claim in claims]
     findings = [judge(claim, subject, evidence) for claim in claims]
     findings += check_details(document, subject)
     if document.code:
@@ -71,6 +71,13 @@ def check_card(path: str | Path, runs: Sequence[Run] = (), *, model: str | None 
         findings.append(Finding("text", "all figures", 1, 1, "1:1", "", Verdict.unverifiable, rest))
     ordered = sorted(findings, key=lambda f: (f.line, f.column))
     return CardCheck(Path(path), subject, tuple(ordered), document.gaps, tuple(run.label for run in own))
+
+
+def _as_measured(claim: Claim) -> Claim:
+    """A figure that m2fbench has written: in percent, however small it is."""
+    if not claim.share:
+        return replace(claim, measured=True)
+    return replace(claim, measured=True, share=False, value=round(claim.value / 100, 9), digits=claim.digits + 2)
 
 
 _LINK = re.compile(

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from m2fbench.errors import M2FBenchError, SuiteError
+from m2fbench.errors import CardError, SuiteError
 from m2fbench.yaml_lines import Lines, parse_yaml
 
 MAX_BYTES = 2 * 2**20
@@ -21,10 +21,6 @@ MAX_HEADING = 300  # characters read of one
 MAX_SENTENCE = 4000  # characters read of one sentence; the rest is read as another
 MAX_CELLS = 200_000  # of HTML tables
 MISSING = "[More Information Needed]"
-
-
-class CardError(M2FBenchError):
-    """A card that cannot be read."""
 
 
 @dataclass(frozen=True)

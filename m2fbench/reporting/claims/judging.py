@@ -71,7 +71,7 @@ def _judged(claim: Claim, subject: Subject, runs: Runs) -> _Judged:
             Verdict.unverifiable, f"of {shown(claim.model.value)}, which is no Mask2Former; not among the published figures here"
         )
     if claim.model.kind in ("backbone", "checkpoint"):
-        return _of_another(claim)
+        return _of_another(claim, subject)
     if claim.printed_by_others:
         return _by_print(claim, subject, runs)
     by_run = _by_measurement(claim, runs.measured)
@@ -146,7 +146,7 @@ def _by_measurement(claim: Claim, measured: Sequence[MeasuredFigure]) -> tuple[_
     ), nearest[0].comparable
 
 
-def _of_another(claim: Claim) -> _Judged:
+def _of_another(claim: Claim, subject: Subject) -> _Judged:
     """A figure that the card gives to another Mask2Former than its own."""
     named = checkpoint_named(claim.model.value) if claim.model.kind == "checkpoint" else None
     if claim.model.kind == "checkpoint" and named is None:
@@ -158,6 +158,7 @@ def _of_another(claim: Claim) -> _Judged:
         return same_backbone(claim.model.value, figure.backbone)
 
     theirs = [f for f in _speaking(claim) if is_theirs(f)]
+    theirs.sort(key=lambda f: (f.dataset, f.task) != (subject.dataset, subject.task))  # what a reader compares it with first
     for figure in theirs:
         if _agrees(claim, figure):
             return _judged_by(Verdict.credited, figure, _of(figure))
@@ -326,7 +327,11 @@ def _listed(figures: Iterable[PublishedFigure], whose: bool = False) -> str:
             told.append(f"{_possessive(checkpoint)} {metric}, {members[0].protocol} ({source})")
         else:
             values = " / ".join(f.printed if metric in COSTS else f"{f.printed} {f.protocol}" for f in members)
-            told.append(f"{metric} {values} ({checkpoint}; {source})")
+            told.append(
+                f"{values} {COSTS[metric]} ({checkpoint}; {source})"
+                if metric in COSTS
+                else f"{metric} {values} ({checkpoint}; {source})"
+            )
     return ", ".join(told) + (f" and {len(groups) - _MOST} others" if len(groups) > _MOST else "")
 
 
@@ -336,8 +341,9 @@ def _possessive(checkpoint: str) -> str:
 
 
 def _of(figure: PublishedFigure) -> str:
-    protocol = "" if figure.metric in COSTS else f", {figure.protocol}"
-    return f"{figure.checkpoint}: {figure.metric} {figure.printed}{protocol} ({figure.source})"
+    if figure.metric in COSTS:
+        return f"{figure.checkpoint}: {figure.printed} {COSTS[figure.metric]} ({figure.source})"
+    return f"{figure.checkpoint}: {figure.metric} {figure.printed}, {figure.protocol} ({figure.source})"
 
 
 def _judged_by(verdict: Verdict, figure: PublishedFigure, evidence: str) -> _Judged:

@@ -8,7 +8,7 @@ from m2fbench.errors import shown
 from m2fbench.reporting.claims.attribution import SUBJECT, Attribution
 from m2fbench.reporting.claims.document import Document
 from m2fbench.reporting.claims.extraction import MAX_CLAIMS, Claim
-from m2fbench.reporting.claims.words import datasets_in, metric_of_label, models_in, protocol_in, split_in
+from m2fbench.reporting.claims.words import COSTS, datasets_in, metric_of_label, models_in, protocol_in, split_in
 from m2fbench.yaml_lines import KeyPath, dotted
 
 
@@ -55,7 +55,8 @@ def _claim(document: Document, where: KeyPath, entry: dict[str, Any], around: di
         value, digits = value / 1e6, 6
     elif metric == "flops_G" and value > 1e6:
         value, digits = value / 1e9, 9
-    elif metric not in ("params_M", "flops_G", "fps", "latency") and 0 < value <= 1:
+    share = metric not in COSTS and 0 < value <= 1
+    if share:
         value, digits = round(value * 100, 9), max(digits - 2, 0)
     said = " ; ".join(_texts(around.get("dataset")))
     datasets = datasets_in(said) or datasets_in(said.replace("_", " ").upper())
@@ -76,6 +77,7 @@ def _claim(document: Document, where: KeyPath, entry: dict[str, Any], around: di
         protocol=protocol_in(" ; ".join((*labels, *_texts(entry.get("args"))))),
         results=True,
         measured=_measured_by(entry),
+        share=share,
         path=dotted((*where, "value")),
     )
 

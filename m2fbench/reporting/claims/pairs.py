@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from m2fbench.reporting.claims.words import Mention, metrics_in
+from m2fbench.reporting.claims.words import Mention, metrics_in, models_in
 
 Relation = Literal["is", "about", "at least", "at most"]
 
 _NUMBER = re.compile(
-    r"(?<![\w.,/+$-])(?<!\d )\d{1,3}(?:[.,]\d{1,4})?(?![\w/]|[.,]\d|[ ]?[x×][ ]?\d|[ ]?-[ ]?\d)"
+    r"(?<![\w.,/+$±-])(?<!± )(?<!/- )\d{1,3}(?:[.,]\d{1,4})?(?![\w/]|[.,]\d|[ ]?[x×][ ]?\d|[ ]?[-–—][ ]?\d|[ ]?%?[ ]to[ ]\d)"
+    r"(?![ ]?(?:%|percent)[ ]of[ ](?!(?i:m?AP|PQ|mIoU)\b))"
     r"(?![ ]{0,2}[\"'“”]?[ ]?(?i:things?|stuff|categor|class|images?|epoch|quer|layer|gpu|iter|step|sample|"
     r"objects?|instances?|pixels?|scales|dataset|"
     r"tasks?|backbone|param|M\b|G\b|B\b|fps|ms\b|s\b|sec|hours?|k\b|iou|crop|times|GB|MB|resamples|bootstrap)\b|[ ]?\])"
@@ -33,7 +34,7 @@ _BLOCK = re.compile(
     r"loss|epochs?|batch|scale|references?|tables?|figure|fig|section|equation|reduc\w{0,4}|plus|minus)\b|[\[\]]|:[ ]{0,3}[A-Za-z“\"]"
 )
 _ADJACENT = re.compile(
-    r"[ ]{0,3}%?[ ]{0,3}(?:\([ ]{0,2})?(?:(?i:percent|points?)[ ])?(?:(?i:of|in|for)[ ])?"
+    r"(?:[ ]?(?:±|\+/-)[ ]?\d{1,2}(?:[.,]\d{1,3})?)?[ ]{0,3}%?[ ]{0,3}(?:\([ ]{0,2})?(?:(?i:percent|points?)[ ])?(?:(?i:of|in|for|de|di)[ ])?"
     r"(?:(?i:COCO|ADE20K|Cityscapes|mask|overall|total|test|validation|val)[ ])?"
 )
 _DELTA_BEFORE = re.compile(
@@ -45,6 +46,8 @@ _DELTA_AFTER = re.compile(
     r"[ ]{0,3}(?i:(?:percentage )?points?[ ])?[ ]{0,3}"
     r"(?i:higher|lower|better|worse|more|less|improvement|gains?|drops?|increase|above|below|over the|ahead|behind)\b"
 )
+_RANGE = re.compile(r"(?<![\w.,])\d{1,3}(?:[.,]\d{1,4})?[ ]?%?(?:[ ]to[ ]|[ ]?[-–—][ ]?|[ ]and[ ])$")
+_RISE = re.compile(r"\b(?i:improv|increas|rais|rise|rose|boost|lift|push|went|goes|grow|climb)\w{0,4}\b")
 _DELTA_METRIC = re.compile(
     r"\b(?i:gain|improvement|increase|drop|decrease|difference|change|loss|reduction|delta|boost)s?[ ](?i:in|of)[ ](?:(?i:the)[ ])?$"
 )
@@ -70,7 +73,7 @@ _RELATIONS: tuple[tuple[Relation, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True)
 class Found:
-    """A pair in a sentence. start, end: of metric and number together."""
+    """A pair in a sentence. start, end: of metric and number together. share: it is printed as a share of one."""
 
     metric: str
     value: float
@@ -78,6 +81,7 @@ class Found:
     relation: Relation
     start: int
     end: int
+    share: bool = False
 
 
 def pairs_in(sentence: str) -> list[Found]:
@@ -123,8 +127,9 @@ def _accuracies(sentence: str) -> Iterator[Found]:
 
 
 def _numbered(sentence: str, number: re.Match[str]) -> bool:
-    """ "table 2", "page 7.5": a place, not a figure."""
-    return _PLACE.search(sentence[max(0, number.start() - 14) : number.start()]) is not None
+    """ "table 2", "page 7.5": a place, not a figure; nor are the parts of a number that is written in groups."""
+    before = sentence[max(0, number.start() - 14) : number.start()]
+    return _PLACE.search(before) is not None or re.search(r"(?<![\w.,@-])[\d.,]{0,10}\d $", before) is not None
 
 
 def _as_claim(sentence: str, metric: Mention, number: re.Match[str]) -> Found | None:
@@ -134,7 +139,11 @@ def _as_claim(sentence: str, metric: Mention, number: re.Match[str]) -> Found | 
     start = min(metric.start, number.start())
     if _DELTA_BEFORE.search(before) or _DELTA_AFTER.match(sentence[end : end + 40].lstrip("% ")) or _DELTA_AFTER.match(after):
         return None
-    if _DELTA_METRIC.search(sentence[max(0, metric.start - 40) : metric.start]):
+    if (
+        _DELTA_METRIC.search(sentence[max(0, metric.start - 40) : metric.start])
+        or _is_range(sentence, number)
+        or _is_lead(sentence, end)
+    ):
         return None
     clause = re.split(r"[,;:(]|\b(?:but|and|while|whereas)\b", sentence[max(0, start - 60) : start])[-1]
     if (
@@ -145,10 +154,28 @@ def _as_claim(sentence: str, metric: Mention, number: re.Match[str]) -> Found | 
     ):
         return None
     value, digits = number_of(number[0])
-    if value <= 1 and digits >= 2:  # a share
+    share = value <= 1 and digits >= 2
+    if share:
         value, digits = round(value * 100, 6), digits - 2
     relation: Relation = next((name for name, pattern in _RELATIONS if pattern.search(before)), "is")
-    return Found(metric.value, value, digits, relation, start, end)
+    return Found(metric.value, value, digits, relation, start, end, share)
+
+
+def _is_range(sentence: str, number: re.Match[str]) -> bool:
+    """An end of "51.9 to 57.8 PQ", "between 51.9 and 57.8 PQ"; where something rises from one to the other, the other is its figure."""
+    before = sentence[max(0, number.start() - 60) : number.start()]
+    if re.search(r"\b(?i:between)[ ]$", before) and re.match(r"[ ]?%?[ ]and[ ]\d", sentence[number.end() : number.end() + 10]):
+        return True
+    found = _RANGE.search(before)
+    if found is None or (found[0].endswith(" and ") and not re.search(r"\b(?i:between)[ ]$", before[: found.start()])):
+        return False
+    return not (re.search(r"\b(?i:from)[ ]$", before[: found.start()]) and _RISE.search(before[: found.start()]))
+
+
+def _is_lead(sentence: str, end: int) -> bool:
+    """ "1.2 AP over MaskFormer": how far ahead of another, not a figure of either."""
+    found = re.match(r"[ ]{1,3}(?i:over|above|beyond|ahead of|behind)[ ](?:(?i:the|an?|our)[ ])?", sentence[end : end + 40])
+    return found is not None and any(m.start == 0 for m in models_in(sentence[end + found.end() : end + found.end() + 80]))
 
 
 Numbers = list[re.Match[str]]

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from m2fbench.errors import shown
-from m2fbench.reporting.claims.document import CardError, Document
+from m2fbench.errors import CardError, shown
+from m2fbench.reporting.claims.document import Document
 from m2fbench.reporting.claims.published_figures import checkpoint_named, published_figures, same_backbone
 from m2fbench.reporting.claims.words import models_in
 from m2fbench.types import Head

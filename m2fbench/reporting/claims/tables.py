@@ -1,14 +1,14 @@
 """Figures that stand in a card's tables, whichever way these lie: metrics as columns or as rows."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from m2fbench.reporting.claims.attribution import Attribution, of_section
 from m2fbench.reporting.claims.document import Document, TableBlock
 from m2fbench.reporting.claims.extraction import MAX_CLAIMS, Claim
 from m2fbench.reporting.claims.pairs import number_of, scaled
-from m2fbench.reporting.claims.words import datasets_in, metric_of_label, models_in, protocol_in, split_in
+from m2fbench.reporting.claims.words import COSTS, datasets_in, metric_of_label, models_in, protocol_in, split_in
 
 _MOST = 2000  # characters of a row that are looked at for what it is of
 _NEUTRAL = frozenset({
@@ -47,11 +47,32 @@ def table_claims(document: Document) -> list[Claim]:
     claims: list[Claim] = []
     lines = document.text.split("\n")
     for table in document.tables:
-        for cell, claim in _of_table(table):
+        for cell, claim in _with_shares(list(_of_table(table))):
             claims.append(replace(claim, column=_column(lines[claim.line - 1], cell)))
             if len(claims) >= MAX_CLAIMS:
                 return claims
     return claims
+
+
+def _with_shares(found: list[tuple[int, Claim]]) -> list[tuple[int, Claim]]:
+    """Where no accuracy of a table is over 1, "0.45" is a share of one too, not half a percent."""
+    accuracies = [claim for _, claim in found if claim.metric not in COSTS]
+    if any(not claim.share and (claim.value > 1 or claim.digits < 2) for claim in accuracies):
+        return found
+    return [
+        (k, c if c.share or c.metric in COSTS else replace(c, share=True, value=round(c.value * 100, 6), digits=c.digits - 2))
+        for k, c in found
+    ]
+
+
+def _metric_of(label: str) -> str | None:
+    """As ``metric_of_label``; "COCO PQ" and "Swin-T PQ" too, whose other words are read for themselves."""
+    if found := metric_of_label(label):
+        return found
+    rest = label
+    for mention in sorted([*models_in(label), *datasets_in(label)], key=lambda m: -m.start):
+        rest = rest[: mention.start] + " " + rest[mention.end :]
+    return metric_of_label(re.sub(r"\b(?i:val(?:2017)?|test-dev)\b", " ", rest)) if rest != label else None
 
 
 def _column(line: str, cell: int) -> int:
@@ -65,12 +86,21 @@ def _column(line: str, cell: int) -> int:
 def _of_table(table: TableBlock) -> Iterator[tuple[int, Claim]]:
     """With each claim the number of its cell."""
     header, body = table.rows[0], table.rows[1:]
-    columns = [metric_of_label(cell) for cell in header]
-    rows = [metric_of_label(row[0]) if row else None for row in body]
+    columns = [_metric_of(cell) for cell in header]
+    at, rows = _names_of_rows(body)
     if sum(m is not None for m in columns) > 0:
         yield from _by_columns(table, header, columns)
     elif any(rows):
-        yield from _by_rows(table, header, rows)
+        yield from _by_rows(table, header, rows, at)
+
+
+def _names_of_rows(body: Sequence[tuple[str, ...]]) -> tuple[int, list[str | None]]:
+    """The column whose cells name metrics, the first such one ("task | metric | value"), and the metric of each row."""
+    for at in range(min(3, max(map(len, body), default=0))):
+        rows = [_metric_of(row[at]) if at < len(row) else None for row in body]
+        if any(rows):
+            return at, rows
+    return 0, []
 
 
 def _by_columns(table: TableBlock, header: tuple[str, ...], columns: list[str | None]) -> Iterator[tuple[int, Claim]]:
@@ -81,14 +111,14 @@ def _by_columns(table: TableBlock, header: tuple[str, ...], columns: list[str | 
     ]
     for row, line in zip(table.rows[1:], table.lines[1:], strict=True):
         others = [
-            (title, cell)
-            for title, cell, metric in zip(header, row, columns, strict=False)
+            (k, title, cell)
+            for k, (title, cell, metric) in enumerate(zip(header, row, columns, strict=False))
             if metric is None and re.search("[A-Za-z]", cell)
         ]
         others = [
-            (title, cell) for title, cell in others if not re.fullmatch(r"(?i)(?:scope|protocol)s?", title)
+            (k, title, cell) for k, title, cell in others if not re.fullmatch(r"(?i)(?:scope|protocol)s?", title)
         ]  # "paper" is one of these
-        context = _context([cell for title, cell in others if not _SKIPPED.search(title) or models_in(cell)])
+        context = _context([cell for k, title, cell in others if not k or not _SKIPPED.search(title) or models_in(cell)])
         for k, (metric, cell) in enumerate(zip(columns, row, strict=False)):
             if metric is None:
                 continue
@@ -97,19 +127,23 @@ def _by_columns(table: TableBlock, header: tuple[str, ...], columns: list[str | 
                 yield k, claim
 
 
-def _by_rows(table: TableBlock, header: tuple[str, ...], rows: list[str | None]) -> Iterator[tuple[int, Claim]]:
-    """Metrics head the rows; the header says whose figures the columns are."""
+def _by_rows(table: TableBlock, header: tuple[str, ...], rows: list[str | None], at: int) -> Iterator[tuple[int, Claim]]:
+    """Metrics head the rows, in column ``at``; the header says whose figures the columns are, and what stands ahead of the metric of what a
+    row's are."""
     contexts = [replace(_context([title]), skipped=_SKIPPED.search(title) is not None) for title in header]
     says_dataset = [k for k, title in enumerate(header) if re.search(r"(?i)\bdata ?set\b", title)]
     for metric, row, line in zip(rows, table.rows[1:], table.lines[1:], strict=True):
         if metric is None:
             continue
-        label = replace(_context([row[0]]), qualifier="")  # "mIoU (Swin-T, ADE20K)"
-        here = _merged(label, _context([row[k] for k in says_dataset if k < len(row)]))
-        for k, cell in enumerate(row[1:], 1):
+        ahead = _context(list(row[:at]))
+        if ahead.qualifier:  # of a subset, say: no figure over all, and the metric is not what the table is about
+            continue
+        label = replace(_context([row[at]]), qualifier="")  # "mIoU (Swin-T, ADE20K)"
+        here = _merged(_merged(ahead, label), _context([row[k] for k in says_dataset if k < len(row)]))
+        for k, cell in enumerate(row[at + 1 :], at + 1):
             if k >= len(header) or contexts[k].skipped or k in says_dataset:
                 continue
-            if claim := _claim(table, metric, cell, row[0], _merged(contexts[k], here), line, f"{row[0]} | {header[k]}: {cell}"):
+            if claim := _claim(table, metric, cell, row[at], _merged(contexts[k], here), line, f"{row[at]} | {header[k]}: {cell}"):
                 yield k, claim
 
 
@@ -149,6 +183,7 @@ def _claim(table: TableBlock, metric: str, cell: str, label: str, context: _Cont
     found = _VALUE.match(cell)
     if found is None:
         return None
+    share = False
     unit = found["u"].strip().split(" ")[0].removesuffix("FLOPs").removesuffix("params") or _unit_of(label, metric)
     if metric in ("params_M", "flops_G", "latency"):
         if not unit:
@@ -158,7 +193,7 @@ def _claim(table: TableBlock, metric: str, cell: str, label: str, context: _Cont
         value, digits = number_of(found["n"])
         if metric != "fps" and not 0 <= value <= 100:
             return None
-        if metric != "fps" and 0 < value <= 1 and digits >= 3:  # a share
+        if share := metric != "fps" and 0 < value <= 1 and digits >= 3:
             value, digits = round(value * 100, 6), digits - 2
     above = " ; ".join((*table.section[1:], table.lead))
     dataset = context.dataset or next((m.value for text in (table.lead, *reversed(table.section)) for m in datasets_in(text)), None)
@@ -179,6 +214,7 @@ def _claim(table: TableBlock, metric: str, cell: str, label: str, context: _Cont
         results=True,
         qualifier=context.qualifier,
         printed_by_others=context.published,
+        share=share,
         relation="at least" if bound in (">", "≥") else "at most" if bound in ("<", "≤") else "is",
     )
 

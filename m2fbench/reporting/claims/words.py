@@ -72,15 +72,17 @@ _DATASETS = re.compile(
     r"\bNYU\w{0,6}\b|\bLoveDA\b|\bSA-1B\b|\bScanNet\b|\bYouTube-?VIS\b|\bOCHuman\b|\bShapes\b)"
 )
 _SPLIT = re.compile(r"\b(?i:test[ -]?dev(?:2017)?|test[ -](?:set|split|server))\b")
+_VALIDATION = re.compile(r"\b(?i:val(?:2017)?|validation(?:[ -](?:set|split))?)\b(?![ -](?i:loss))")
 _MULTI = re.compile(
     r"\b(?i:multi[ -]?scale(?:[ ](?:inference|testing|test|evaluation|flip|\+|and|with)|\)|$|[ ]?[,;.])|test[ -]time[ -]augmentation|TTA|"
-    r"ms[ ]?\+[ ]?flip|m\.s\.)"
+    r"ms[ ]?\+[ ]?flip|m\.s\.)|\([ ]?(?i:ms)[ ]?\)"
 )
-_SINGLE = re.compile(r"\b(?i:single[ -]?scale|s\.s\.)")
+_SINGLE = re.compile(r"\b(?i:single[ -]?scale|s\.s\.)|\([ ]?(?i:ss)[ ]?\)")
 _OTHERS = re.compile(
     r"\b(?:MaskFormer|DETR|SegFormer|K-?Net|Mask[ ]R-CNN|Cascade[ ]Mask[ ]R-CNN|QueryInst|Panoptic[ -]DeepLab|Panoptic[ ]FCN|Panoptic[ ]SegFormer|"
     r"Max-?DeepLab|k-?[mM]aX-DeepLab|OneFormer|BEiT|SETR|UperNet|DeepLab\w{0,6}|EfficientPS|HTC\+{0,2}|SOLO\w{0,3}|EoMT|SAM|SegNeXt|U-?Net|YOLO\w{0,6}|"
-    r"Mask[ ]DINO|PVT|FPN|Segmenter|SegGPT|X-Decoder)(?![\w-])"
+    r"Mask[ ]?DINO|PVT|FPN|Segmenter|SegGPT|X-Decoder|k-means[ ]Mask[ ]Transformer|Axial-DeepLab|CMT-DeepLab|UPSNet|InternImage|ViT-Adapter|OpenSeeD|"
+    r"CondInst|PointRend|RefineMask|DPT|SEEM|EVA(?:-?02)?)(?:-(?:[TSBLHX]|XL|R50|R101|(?i:tiny|small|base|large|huge)))?(?![\w-])"
 )
 _ARCHITECTURE = re.compile(
     r"\b(?i:the|its|their)[ ](?i:best|largest|strongest|biggest)(?:[ ]Mask2Former)?[ ](?i:model|variant|version|checkpoint)\b|"
@@ -150,6 +152,11 @@ def _joined(mentions: list[Mention], text: str) -> Iterator[Mention]:
     """ "Mask2Former with a Swin-L backbone" and "the model facebook/..." are one mention each: the more telling one."""
     for k, mention in enumerate(mentions):
         after = mentions[k + 1] if k + 1 < len(mentions) else None
+        ahead = mentions[k - 1] if k else None
+        if mention.kind in ("architecture", "subject", "pronoun") and ahead is not None and ahead.kind == "backbone":
+            led = re.search(r"\b(?i:with|using)[ ](?:(?i:an?|the)[ ])?$", text[max(0, ahead.start - 12) : ahead.start])
+            if led and re.fullmatch(r"(?:[ ](?i:backbone|encoder))?,?[ ]", text[ahead.end : mention.start]):
+                continue  # "With R50, Mask2Former gets ..."
         between = text[mention.end : after.start] if after else ""
         telling = after is not None and after.kind in ("backbone", "checkpoint")
         if mention.kind in ("architecture", "subject") and telling and re.fullmatch(_WITH, between):
@@ -160,6 +167,18 @@ def _joined(mentions: list[Mention], text: str) -> Iterator[Mention]:
 _WITH = re.compile(r"[ ,]{0,2}(?:\(|-|/|(?:with|using|based on|on|in)[ ](?:an?[ ]|the[ ]|its[ ])?|)[ `(]{0,3}(?:an?[ ]|the[ ])?")
 
 
+_DEVICES = re.compile(
+    r"\b(?:[AHLTB]\d{1,3}G?|P100|K80|RTX[ ]?[A-Z]?\d{3,4}|GTX[ ]?\d{3,4}|\d080(?:[ ]?Ti)?|\d090|Titan(?:[ ]\w{1,4})?|"
+    r"Jetson|TPU|CPU|MPS|MI\d{3}|Apple[ ]M\d)\b"
+)
+
+
+def device_in(text: str) -> str:
+    """A device that speed is said to be of and that is not the paper's V100; empty where none is named."""
+    found = _DEVICES.search(text)
+    return found[0] if found else ""
+
+
 def protocol_in(text: str) -> str | None:
     """Whether multi-scale or single-scale testing is spoken of; None where neither is, or both are."""
     multi, single = _MULTI.search(text) is not None, _SINGLE.search(text) is not None
@@ -167,9 +186,11 @@ def protocol_in(text: str) -> str | None:
 
 
 def split_in(text: str) -> str | None:
-    """ "test-dev" or "test" where a set without public truth is spoken of."""
+    """ "test-dev" or "test" where a set without public truth is spoken of, "val" where only the validation set is."""
     found = _SPLIT.search(text)
-    return None if found is None else "test-dev" if "dev" in found[0].casefold() else "test"
+    if found is None:
+        return "val" if _VALIDATION.search(text) else None
+    return "test-dev" if "dev" in found[0].casefold() else "test"
 
 
 _LABELS = {
