@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
@@ -36,6 +37,9 @@ def card(
             help="Also write .eval_results/SUITE.yaml beside the card, for this dataset of the hub; repeatable.",
         ),
     ] = None,
+    same_model: Annotated[
+        bool, typer.Option("--same-model", help="With --update: the card is of this checkpoint, though it names another model.")
+    ] = False,
     data: DataOption = None,
     resamples: Annotated[int, typer.Option(min=100, help="Resamples behind the 95 % intervals.")] = 1000,
     quick: Annotated[
@@ -44,8 +48,11 @@ def card(
 ) -> None:
     """A Hugging Face model card: what the checkpoint is, code that runs, results with intervals, costs, limits; what nobody measured is marked."""
     from m2fbench.analysis.runs import open_runs
-    from m2fbench.reporting.card.facts import CardOptions
-    from m2fbench.reporting.card.model_card import collect, eval_result_files, make_card, updated_card
+    from m2fbench.reporting.card.another import refuse_another
+    from m2fbench.reporting.card.changes import changes, no_longer_there
+    from m2fbench.reporting.card.facts import CardOptions, gather
+    from m2fbench.reporting.card.model_card import analysed, eval_result_files, make_card, updated_card
+    from m2fbench.reporting.terminal.waiting import Waiting
     from m2fbench.writing import make_folder, write_atomically
 
     if (output is None) == (update is None):
@@ -56,12 +63,15 @@ def card(
     assert target is not None
     if target.is_dir():
         raise StoreError(f"{target}: expected the card's file, got a folder; give {target / 'README.md'}")
+    _check_writable(target)
     before = _read(update) if update is not None else b""
     console = open_console()
-    with console.status("looking at the runs") as status:
-        found = open_runs(runs, data=data)
-        options = CardOptions(model_id, title, license, resamples, quick)
-        facts = collect(found, options, lambda what: status.update(Text(what)))
+    with Waiting(console) as waiting:
+        waiting.tell("looking at the runs")
+        facts = gather(open_runs(runs, data=data), CardOptions(model_id, title, license, resamples, quick))
+        if update is not None and not same_model:
+            refuse_another(facts, before, str(update))
+        facts = analysed(facts, waiting.tell, waiting.progress)
         content = make_card(facts).encode() if update is None else updated_card(facts, before, str(update))
         files = eval_result_files(facts, hub_datasets) if hub_datasets else {}
     make_folder(target.parent)
@@ -76,10 +86,28 @@ def card(
                 console.print(
                     Text(f"note: {run.label}: no intervals, subsets or errors: {run.problem}", style="yellow"), soft_wrap=True
                 )
+    if lost := no_longer_there(before, content, str(target)) if update is not None else ():
+        why = "made with --quick" if quick else "see the card for the reason"
+        console.print(Text(f"note: no longer in the card: {', '.join(lost)} ({why})", style="yellow"), soft_wrap=True)
     said = "written" if update is None else "brought up to date" if content != before else "up to date already"
     console.print(Text(f"{said}: {target}"), soft_wrap=True)
+    if update is not None and content != before:
+        for clause in changes(before, content, str(update)):
+            console.print(Text(f"  {clause}"), soft_wrap=True)
     for name in files:
         console.print(Text(f"written: {target.parent / '.eval_results' / name}"), soft_wrap=True)
+
+
+def _check_writable(target: Path) -> None:
+    """Raises StoreError where no file can be made in the target's folder, or where that is to be made; nothing is left there."""
+    from m2fbench.writing import store_error
+
+    there = next(folder for folder in target.absolute().parents if folder.exists())
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise store_error(target, error) from error
 
 
 def _read(card: Path) -> bytes:

@@ -29,7 +29,7 @@ def card_check(
     """Check what a model card claims, and the names that its code uses. Exit status 1 where a claim is contradicted."""
     from m2fbench.analysis.runs import open_runs
     from m2fbench.reporting.claims.check import check_card
-    from m2fbench.reporting.claims.check_table import findings_table, summary
+    from m2fbench.reporting.claims.check_table import findings_table, legend, summary
 
     console = Console(stderr=True, highlight=False, markup=False) if as_json else open_console()
     with console.status("reading the card") as status:
@@ -38,9 +38,10 @@ def card_check(
     if as_json:
         typer.echo(json.dumps(check.to_json(), indent=1, ensure_ascii=False))
     else:
-        table = findings_table(check, everything)
+        table = findings_table(check, everything, console.width)
         if table is not None:
             console.print(table)
+            console.print(Text(legend(check, everything), style="dim"), soft_wrap=True)
         console.print(Text(summary(check)), soft_wrap=True)
     if check.contradicted:
         raise typer.Exit(CONTRADICTED)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from m2fbench.analysis.runs import Run, Tell
 
 CLASSES = 10
-SHOWN = 3  # runs that an error names
 
 
 def compare(
@@ -42,6 +41,9 @@ def compare(
     from m2fbench.reporting.terminal.comparison import comparison_json
     from m2fbench.reporting.terminal.waiting import Waiting
 
+    if output is not None:
+        _check(output)
+    a, b = pair_of(a, b)
     console = Console(stderr=True, highlight=False, markup=False) if as_json else open_console()
     with Waiting(console) as waiting:
         waiting.tell("opening the runs")
@@ -56,26 +58,30 @@ def compare(
         console.print(Text(f"written: {path}"), soft_wrap=True)
 
 
+def _check(output: Path) -> None:
+    """Before anything is read. Raises StoreError."""
+    from m2fbench.writing import check_folder
+
+    if output.exists() and not output.is_dir():
+        raise StoreError(f"-o {output}: expected a folder to write into, got a file; name a folder")
+    check_folder(output)
+
+
+def pair_of(a: Path, b: Path) -> tuple[Path, Path]:
+    """The folders of the two runs, before anything is opened. Raises StoreError where a folder holds more than one, or both the same."""
+    from m2fbench.analysis.runs import one_run_folder
+
+    first, second = one_run_folder(a), one_run_folder(b)
+    if first == second:
+        raise StoreError(f"{a} and {b} are the same run; name two that differ")
+    return first, second
+
+
 def open_pair(a: Path, b: Path, data: Path | None) -> "tuple[Run, Run]":
-    """The two runs, under names that tell them apart. Raises StoreError where a folder holds more than one, or both the
-    same."""
+    """The two runs, under names that tell them apart. Raises StoreError as ``pair_of`` does."""
     from m2fbench.analysis.runs import open_runs
 
-    runs = open_runs([a, b], data=data)
-
-    def one(path: Path) -> "Run":
-        folder = path.expanduser().resolve()
-        folder = folder.parent if folder.is_file() else folder
-        inside = [run for run in runs if folder == run.folder or folder in run.folder.parents]
-        if len(inside) > 1:
-            names = ", ".join(str(run.folder.relative_to(folder)) for run in inside[:SHOWN])
-            more = f" and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
-            raise StoreError(f"{path}: {len(inside)} runs in it ({names}{more}); name one of them")
-        return inside[0]
-
-    first, second = one(a), one(b)
-    if first.folder == second.folder:
-        raise StoreError(f"{a} and {b} are the same run; name two that differ")
+    first, second = open_runs(pair_of(a, b), data=data)
     return first, second
 
 

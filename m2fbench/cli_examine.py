@@ -28,10 +28,14 @@ def examine(
         list[str] | None, typer.Option(help="Keep those of the image of this id, in place of the first ones; repeatable.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Score every layer over the first N images of the run.")] = _LIMIT,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also replace a stored examination over more images, which is refused otherwise.")
+    ] = False,
 ) -> None:
     """Look at a run's model layer by layer: the figures that stopping early would give, and where its queries look.
 
-    Stored as examination.json in the run directory, where reports find it.
+    Stored as examination.json in the run directory, where reports find it, with the masks and attention kept; it replaces an earlier
+    one, but for one over more images.
     """
     from m2fbench.examining import examine as examine_run
     from m2fbench.reporting.terminal.runs import RunDisplay
@@ -40,8 +44,9 @@ def examine(
     try:
         with RunDisplay(console) as display:
             found = examine_run(
-                run, data=data, device=device.value, examples=images, image_ids=image or (), limit=limit, listener=display
-            )
+                run, data=data, device=device.value, examples=images, image_ids=image or (), limit=limit, replace_fuller=replace,
+                listener=display,
+            )  # fmt: skip
     except KeyboardInterrupt:
         fail("interrupted; nothing was stored", INTERRUPTED)
     _show(console, found)
@@ -51,7 +56,8 @@ def _show(console: Console, found: "Examination") -> None:
     console.print()
     console.print(_table(found))
     some = f"the first {found.images} of the run's {found.run_images} images" if found.images < found.run_images else None
-    same = "; the last layer's figures are those of the run, to the last digit" if found.difference == 0 else ""
+    whose = "the run over these images" if some else "the run"
+    same = f"; the last layer's figures are those of {whose}, to the last digit" if found.difference == 0 else ""
     console.print(f"over {some or f'all {found.images} images of the run'}{same}")
     console.print(
         "mask IoU and class changed: against the layer before; these and what it sees: over queries whose best class is an object at the end"

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -10,10 +10,7 @@ from rich.text import Text
 
 from m2fbench.cli_common import DataOption, open_console
 from m2fbench.errors import StoreError, shown
-from m2fbench.writing import write_atomically
-
-if TYPE_CHECKING:
-    from m2fbench.analysis.runs import Run
+from m2fbench.writing import check_folder, write_atomically
 
 
 class HeadName(StrEnum):
@@ -34,29 +31,20 @@ def show_image(
 ) -> None:
     """Draw one image of a run: photo, truth, prediction, and what is right, missed, false and of a wrong class."""
     _check(output)
+    from m2fbench.analysis.runs import one_run_folder, open_runs
+
+    folders = [one_run_folder(path) for path in ([run] if against is None else [run, against])]
+    if len(set(folders)) < len(folders):
+        raise StoreError(f"--against {against}: expected another run, got the same one twice")
     from m2fbench.reporting.images.sheets import Look
     from m2fbench.reporting.images.showing import encoded, show_run
 
     with Console(stderr=True, highlight=False, markup=False).status("drawing"):
-        first, *rest = _runs([run] if against is None else [run, against], data)
+        first, *rest = open_runs(folders, data=data)
         look = Look(size, score)
         result = show_run(first, image_id, None if head is None else head.value, look, *rest)
         write_atomically(output, encoded(result.image, output.suffix))
     open_console().print(Text(f"{output}: {result.words}"), soft_wrap=True)
-
-
-def _runs(paths: list[Path], data: Path | None) -> "list[Run]":
-    """The run at each path. Raises StoreError where they are more or fewer."""
-    from m2fbench.analysis.runs import open_runs
-
-    runs = open_runs(paths, data=data)
-    if len(runs) < len(paths):
-        raise StoreError(f"--against {paths[-1]}: expected another run, got the same one twice")
-    if len(runs) > len(paths):
-        raise StoreError(
-            f"{' and '.join(map(str, paths))}: expected one run each, got {len(runs)}; name run directories, such as {runs[0].folder}"
-        )
-    return runs
 
 
 def _check(output: Path) -> None:
@@ -67,3 +55,4 @@ def _check(output: Path) -> None:
         raise StoreError(f"-o {shown(output)}: expected a file to write, got a folder; name a file")
     if not output.parent.is_dir():
         raise StoreError(f"-o {shown(output)}: there is no folder {shown(output.parent)}; make it, or name another")
+    check_folder(output.parent)

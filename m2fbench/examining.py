@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from m2fbench.analysis.image_evidence import find_example
 from m2fbench.analysis.layer_examples import pack_example
-from m2fbench.analysis.layers import FILE, Examination, LayerFinding, figures_of, write_examination
-from m2fbench.analysis.runs import Evidence, Run, open_runs
+from m2fbench.analysis.layers import FILE, Examination, LayerFinding, figures_of, read_examination, write_examination
+from m2fbench.analysis.runs import Evidence, Run, one_run_folder, open_runs
 from m2fbench.environment import IDENTITY_LIBRARIES, describe_environment, version_of
 from m2fbench.errors import ImageError, M2FBenchError, StoreError, SuiteError, UnsupportedError
 from m2fbench.facts import now
 from m2fbench.flops import FlopsRequest, flops_by_layer
 from m2fbench.planning import Job, Listener, Session, prepare
 from m2fbench.predicting import category_records, encoded
-from m2fbench.registry import near
 from m2fbench.scoring import evaluate
 from m2fbench.sections import Row
 from m2fbench.store import ImageRecord, RunDirectory, differences, key_of, read_identity
@@ -49,14 +49,17 @@ def examine(
     examples: int = EXAMPLES,
     image_ids: Sequence[str] = (),
     limit: int = LIMIT,
+    replace_fuller: bool = False,
     listener: Listener | None = None,
     loader: "Loader | None" = None,
 ) -> Examination:
-    """Examine the model of the one run in the folder ``run`` and store what is found there: ``examination.json``, and examples beside it.
+    """Examine the model of the one run in the folder ``run`` and store what is found there: ``examination.json``, and examples beside it, in
+    place of an earlier examination.
 
     data: the dataset's folder, in place of the run's. examples: keep the first so many images; image_ids: keep these instead. limit: score
-    each layer over the first so many images of the run. loader: makes the model (for tests). Raises M2FBenchError: not a finished run,
-    another checkpoint or protocol than the run's, or a model without masked-attention layers.
+    each layer over the first so many images of the run. replace_fuller: also in place of an examination over more images. loader: makes the
+    model (for tests). Raises M2FBenchError: not a finished run, another checkpoint or protocol than the run's, a model without
+    masked-attention layers, or an examination over more images that is not to be replaced.
     """
     from m2fbench.models.examine import refuse_other
     from m2fbench.models.load import choose_device, load
@@ -67,7 +70,9 @@ def examine(
         )
     opened, evidence = _finished(run, data)
     scored = evidence.examples[:limit]
-    kept = _kept(opened, evidence, examples, image_ids)
+    kept = tuple(dict.fromkeys(find_example(evidence, wanted) for wanted in image_ids)) or evidence.examples[:examples]
+    if not replace_fuller:
+        _refuse_fewer(opened, len(scored))
     tell = listener or (lambda event: None)
     identity = read_identity(opened.folder)
     session = Session(
@@ -109,20 +114,23 @@ def examine(
 
 
 def _finished(path: str | Path, data: str | Path | None) -> tuple[Run, Evidence]:
-    runs = open_runs([path], data=data)
-    if len(runs) > 1:
-        raise StoreError(f"{path}: expected one run, found {len(runs)}, the first is {runs[0].folder}; name one of them")
-    if runs[0].evidence is None:
-        raise StoreError(f"{runs[0].folder}: cannot be examined: {runs[0].problem}")
-    return runs[0], runs[0].evidence
+    (run,) = open_runs([one_run_folder(path)], data=data)
+    if run.evidence is None:
+        raise StoreError(f"{run.folder}: cannot be examined: {run.problem}")
+    return run, run.evidence
 
 
-def _kept(run: Run, evidence: Evidence, count: int, image_ids: Sequence[str]) -> tuple[Example, ...]:
-    by_text = {str(example.image_id): example for example in evidence.examples}
-    for wanted in image_ids:
-        if wanted not in by_text:
-            raise StoreError(f"--image {wanted}: not among the {len(by_text)} images of {run.folder}{near(wanted, list(by_text))}")
-    return tuple(dict.fromkeys(by_text[wanted] for wanted in image_ids)) or evidence.examples[:count]
+def _refuse_fewer(run: Run, images: int) -> None:
+    """Raises StoreError where an examination over more images is stored; one that cannot be read is no loss."""
+    try:
+        stored = read_examination(run.folder)
+    except StoreError:
+        return
+    if stored is not None and stored.images > images:
+        raise StoreError(
+            f"{run.folder / FILE}: is over {stored.images} images, and would be replaced by one over {images}; give --limit {stored.images}, "
+            f"or --replace"
+        )
 
 
 def _same_job(run: Run, session: Session, identity: JsonObject, suite: Suite) -> Job:

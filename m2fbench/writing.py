@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 from m2fbench.errors import StoreError
@@ -12,6 +13,17 @@ def make_folder(path: Path) -> None:
     """Raises StoreError where it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise store_error(path, error) from error
+
+
+def check_folder(path: Path) -> None:
+    """Whether a folder is there, or can be made, that takes a file: to be asked before work whose result goes there. Leaves nothing behind.
+    Raises StoreError."""
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
     except OSError as error:
         raise store_error(path, error) from error
 

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from m2fbench.analysis.bootstrap import bootstrap, percentiles
 from m2fbench.analysis.comparing import compare_runs
 from m2fbench.analysis.findings import Comparison, Difference, Estimate, ImageChange
 from m2fbench.analysis.intervals import intervals
 from m2fbench.analysis.runs import Run, open_runs, statistics_of
+from m2fbench.cli import app
 from m2fbench.cli_compare import open_pair, show_comparison
 from m2fbench.errors import DatasetError, PredictionsError, StoreError
 from m2fbench.metrics.panoptic_quality import PanopticQuality
@@ -286,7 +288,7 @@ def test_the_command(runs: Path, cli: Callable[..., CompletedProcess[str]], tmp_
 
 
 def test_folders_must_hold_one_run(runs: Path) -> None:
-    with pytest.raises(StoreError, match=r"2 runs in it \(.*strict.*; name one of them") as raised:
+    with pytest.raises(StoreError, match=r"expected one run, found 2 \(.*strict.*\); name one of them") as raised:
         open_pair(runs / "strict", _with_two(runs), None)
     assert "\n" not in str(raised.value)
     file = runs / "loose" / "shapes_panoptic" / "shapes-tiny" / "default" / "result.json"
@@ -301,12 +303,22 @@ def test_what_a_user_names_wrongly_is_said_in_one_line(runs: Path, tmp_path: Pat
         (runs / "loose", result, "loose and .*result.json are the same run; name two that differ"),
         (strict, tmp_path / "nowhere", "nowhere: no such folder; expected a run directory"),
         (strict, tmp_path / "unfinished", "unfinished: no run in it; expected folders with a result.json"),
-        (strict, runs, r"5 runs in it \([^,]+, [^,]+, [^,]+ and 2 more\); name one of them"),
+        (strict, runs, r"expected one run, found 5 \([^,]+, [^,]+, [^,]+ and 2 more\); name one of them"),
     ]
     for a, b, message in cases:
         with pytest.raises(StoreError, match=message) as raised:
             open_pair(a, b, None)
         assert "\n" not in str(raised.value)
+
+
+def test_what_cannot_be_written_is_said_before_any_run_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    gone = [str(tmp_path / name) for name in ("a", "b")]
+    for name, message in (("file", "expected a folder to write into, got a file"), ("file/out", "cannot be written")):
+        found = CliRunner().invoke(app, ["compare", *gone, "-o", str(tmp_path / name)])
+        assert isinstance(found.exception, StoreError)
+        assert message in str(found.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def _with_two(runs: Path) -> Path:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+from typing import Any
 
 import numpy as np
 import pycocotools.mask
@@ -16,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from m2fbench.analysis.image_evidence import Content, ImageEvidence, at_least
 from m2fbench.analysis.verdicts import Verdict, judge, judge_instances, match_instances
 from m2fbench.metrics.panoptic_quality import panoptic_counts
-from m2fbench.reporting.images import lettering
+from m2fbench.reporting.images import lettering, sheets
 from m2fbench.reporting.images.colours import VERDICT_STYLES, class_colour, mixed, pattern_mask, to_oklab
 from m2fbench.reporting.images.drawing import (
     FILL,
@@ -374,6 +375,35 @@ def test_plates_are_legible_on_any_ground() -> None:
         dark = linear[(linear < 0.2)]
         assert len(dark) > 200
         assert (1 + 0.05) / (np.median(dark) + 0.05) > 7
+
+
+@pytest.mark.parametrize("head", ["panoptic", "semantic"])
+def test_what_is_left_empty_has_a_legend_and_thin_lines_a_note(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (20, 30)
+    ids = np.ones(size, np.int32)
+    part = np.where(np.arange(30) < 25, ids, 0).astype(np.int32)
+    maps: dict[str, list[Content]] = {
+        "panoptic": [PanopticMap(m, (Segment(1, GRASS),)) for m in (ids, part)],
+        "semantic": [np.where(m, SKY, 255).astype(np.uint8) for m in (ids, part)],
+    }
+    said: list[str] = []
+
+    def noted(panels: Any, heading: str, legends: Any, notes: list[str], **_: Any) -> Image.Image:
+        said[:] = [*(key.text for keys in legends for key in keys), *notes]
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr(sheets, "compose", noted)
+    whole, less = maps[head]
+    photo = np.full((*size, 3), GREY, np.uint8)
+    for prediction, there in ((less, True), (whole, False)):
+        image = evidence(head, size, whole, prediction)
+        for draw_it in (
+            lambda i=image: side_by_side(photo, i, Look(60)),
+            lambda i=image: compared(photo, i, i, ("a", "b"), Look(60)),
+        ):
+            draw_it()
+            assert ("in a prediction: nothing predicted" in said) is there
+            assert any("Thin lines in a difference are outlines that differ by pixels." in text for text in said) is there
 
 
 SIZES = [(1, 1), (1, 700), (700, 1), (30, 20)]

@@ -20,7 +20,7 @@ from m2fbench.analysis.layer_examples import ExampleMaps, pack_example, read_exa
 from m2fbench.analysis.layers import Examination, layers_of_runs, read_examination, runs_by_depth
 from m2fbench.analysis.runs import open_runs
 from m2fbench.cli import app
-from m2fbench.errors import CheckpointError, StoreError, SuiteError, UnsupportedError
+from m2fbench.errors import CheckpointError, DatasetError, StoreError, SuiteError, UnsupportedError
 from m2fbench.models.checkpoint import resolve
 from m2fbench.models.examine import Attention, Layers, examine, refuse_other
 from m2fbench.models.layer_maps import best_queries, count_changes, maps_of
@@ -266,7 +266,15 @@ def test_repeated_with_other_images(copy: Path, bundled: LoadedModel, monkeypatc
         raise CheckpointError("nothing to count")
 
     monkeypatch.setattr(examining, "flops_by_layer", uncountable)
-    found = examining.examine(copy, device="cpu", image_ids=["3"], limit=1, loader=lambda *_: bundled)
+
+    def again(**options: Any) -> Examination:
+        return examining.examine(copy, device="cpu", image_ids=["3"], limit=1, loader=lambda *_: bundled, **options)
+
+    before = (copy / "examination.json").read_bytes()
+    with pytest.raises(StoreError, match="is over 3 images, and would be replaced by one over 1; give --limit 3, or --replace$"):
+        again()
+    assert (copy / "examination.json").read_bytes() == before
+    found = again(replace_fuller=True)
     assert [example.image_id for example in found.examples] == [3]
     assert [path.name for path in (copy / "examination").iterdir()] == ["000000000003.npz"]
     assert (found.images, found.run_images, found.difference) == (1, 3, 0.0)
@@ -346,10 +354,12 @@ def test_a_changed_checkpoint_or_protocol_is_refused(
 
 @pytest.mark.full
 def test_what_cannot_be_examined(runs: Path, copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="expected one run, found 3"):
+    with pytest.raises(StoreError, match=r"expected one run, found 3 \(all, one, none\); name one of them$"):
         examining.examine(runs)
-    with pytest.raises(StoreError, match="--image 7: not among the 3 images"):
-        examining.examine(runs / "all", image_ids=["7"])
+    with pytest.raises(
+        DatasetError, match="image '33': expected an id or a file name of one of the run's 3 images; the nearest are 3"
+    ):
+        examining.examine(runs / "all", image_ids=["33"])
     with pytest.raises(SuiteError, match="limit of at least 1 image"):
         examining.examine(runs / "all", limit=0)
     stub = stub_loader(lambda pixels: (np.zeros((1, 2), np.float32), np.zeros((1, 1, 1), np.float32)))
@@ -417,7 +427,7 @@ def test_the_command(examined: Examination, monkeypatch: pytest.MonkeyPatch) -> 
         "run": Path("x/y"), "examples": 1, "limit": 2, "image_ids": ["7", "8"], "device": "cpu",
     }  # fmt: skip
     assert "predictions after every decoder layer" in said.output
-    assert "over the first 2 of the run's 3 images; the last layer's figures are those of the run" in said.output
+    assert "over the first 2 of the run's 3 images; the last layer's figures are those of the run over these" in said.output
     assert "warning: look out" in said.output
     for layer in examined.layers:
         assert f"{layer.figures['PQ']:.2f}" in said.output

@@ -464,22 +464,61 @@ def subset(name: str, figure: str, value: float, low: float, high: float, **chan
 
 @pytest.mark.full
 def test_limits_are_drawn_from_the_figures(facts: CardFacts) -> None:
-    """The lowest subset is told only where its interval leaves the overall figure out, and there is enough of it."""
-    overall = facts.main.result.value("PQ")
-    worst = subset("dark", "PQ", overall - 20, overall - 30, overall - 5)
-    far = subset("black", "PQ", overall - 50, overall - 60, overall - 40, enough=False)
-    unsure = subset("grey", "PQ", overall - 25, overall - 60, overall + 5)
-    told = "\n".join(told_limits(facts, disaggregation=Disaggregation((worst, far, unsure), {})))
-    assert f"Divided by brightness, “dark” (dark ones; 30 images, 90 objects) loses most: there it is {overall - 20:.2f}" in told
-    assert "black" not in told
+    """The subset that loses most, of those whose interval leaves the overall one out; sizes too."""
+    sure = facts.main.analyses.intervals
+    assert sure is not None
+    low = sure.figures["PQ", None].low
+    overall, of_things = facts.main.result.value("PQ"), facts.main.result.value("PQ_th")
+    worst = subset("dark", "PQ", low - 20, low - 30, low - 5)
+    unsure = subset("grey", "PQ", low - 25, low - 60, low + 1)
+    told = "\n".join(told_limits(facts, disaggregation=Disaggregation((worst, unsure), {})))
+    assert (
+        f"Of the subsets measured, brightness “dark” (dark ones; 30 images, 90 objects) loses most: there it is {low - 20:.2f}"
+        in told
+    )
+    assert f"{overall - low + 20:.2f} points less than over all, by PQ." in told
     assert "grey" not in told
-    of_things = facts.main.result.value("PQ_th")
-    hidden = subset("at the border", "PQ_th", of_things - 30, of_things - 35, of_things - 25, attribute="position", level="object")
-    told = "\n".join(told_limits(facts, disaggregation=Disaggregation((worst, hidden), {})))
-    assert f"there it is {of_things - 30:.2f}" in told
-    assert "30.00 points less than over all, by PQ_th." in told
+    small = subset("small", "PQ_th", 1.0, 0.5, 1.5, attribute="object size", level="object", head="panoptic")
+    told = "\n".join(told_limits(facts, disaggregation=Disaggregation((worst, small), {})))
+    assert f"there it is 1.00 (0.50 to 1.50), {of_things - 1:.2f} points less than over all, by PQ_th." in told
     none = "\n".join(told_limits(facts, disaggregation=Disaggregation((unsure,), {})))
     assert "loses most" not in none
+
+
+def with_warnings(run: Run, *warnings: str) -> Run:
+    assert run.speed is not None
+    return replace(run, speed=replace(run.speed, warnings=warnings))
+
+
+@pytest.mark.full
+def test_disturbed_speed_is_marked_and_its_warnings_told_once(facts: CardFacts) -> None:
+    """What disturbed the session is of all its variants, a drift of the variant that it names; elsewhere no speed is told."""
+    session, drift = "other processes used 59% of the machine", "transformers, scope paper: latencies drift, 85.5% faster"
+    suite = facts.main
+    assert suite.reference is not None
+    every = replace(
+        suite,
+        reference=with_warnings(suite.reference, session, drift),
+        others=tuple(with_warnings(run, session, drift) for run in suite.others),
+    )
+    made = make_card(replace(facts, suites=(every,)))
+    assert section(made, "speed").count("- ‡ fp32 and transformers: other processes used 59% of the machine\n") == 1
+    assert section(made, "speed").count("- ‡ transformers, scope paper: latencies drift, 85.5% faster\n") == 1
+    assert section(made, "speed").count("drift") == 1
+    assert len(re.findall(r"(?m)^\| (?:fp32|transformers) \| .* ‡ \|$", section(made, "results"))) == 2
+    assert "‡ Disturbed: see the warnings under “Speeds, Sizes, Times”." in section(made, "results")
+    for name in ("summary", "limits"):
+        assert "images/s" not in section(made, name)
+        assert "‡" not in section(made, name)
+    one = replace(
+        suite,
+        reference=with_warnings(suite.reference, drift),
+        others=tuple(with_warnings(run, drift) for run in suite.others),
+    )
+    made = make_card(replace(facts, suites=(one,)))
+    assert re.findall(r"(?m)^\| (\w+) \| .* ‡ \|$", section(made, "results")) == ["transformers"]
+    calm = replace(suite, reference=with_warnings(suite.reference), others=tuple(with_warnings(run) for run in suite.others))
+    assert "‡" not in make_card(replace(facts, suites=(calm,)))
 
 
 @pytest.mark.full
@@ -600,6 +639,7 @@ def test_the_command(runs: Path, tmp_path: Path, cli: Any) -> None:
     again = CliRunner().invoke(app, ["card", run, "--update", str(target), "--quick"])
     assert again.exit_code == 0, again.exception
     assert "up to date already" in again.output
+    assert "no longer in the card" not in again.output
     assert target.read_bytes() == before
     target.write_bytes(before.replace(b"<!-- m2fbench:end results -->", b""))
     broken = cli("card", run, "--update", target, "--quick")

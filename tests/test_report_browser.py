@@ -180,6 +180,9 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, report: Path)
     found = Opened(browser, report, viewport={"width": 360, "height": 740})
     found.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert found.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert found.page.locator("figure.lead svg").first.bounding_box()["width"] <= 360, "the first figure is seen whole"
+    first = found.page.locator("figure.lead").first
+    assert first.locator("figcaption").bounding_box()["y"] < first.locator("svg").bounding_box()["y"]
     found.page.close()
 
 

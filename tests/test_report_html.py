@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,8 @@ def test_the_answers_stand_at_the_top(page: Page) -> None:
     (compared,) = (one for about, one in said.items() if "against swin" in about)
     assert compared.text == "PQ +1.50 (+0.50 to +2.50), better; mIoU_pan +1.50 (-0.50 to +2.50), no difference shown."
     assert said["swin, costliest errors"].text == "mask quality (7.5 points of PQ), missed (5.0 points of PQ)."
-    assert said["swin, worst subset"].text == "object size, small: PQ 30.0 (27.0 to 33.0)."
+    lost = "20.0 points less than over all, the largest loss of the subsets measured"
+    assert said["swin, worst subset"].text == f"object size, small: PQ 30.0 (27.0 to 33.0), {lost}."
     assert {one.link for one in page.in_short} <= {section.key for section in page.sections}
     assert {tile.run for tile in page.headlines} == {"swin"}
 
@@ -179,6 +181,31 @@ def test_a_large_matrix_is_a_file_only() -> None:
     assert 'id="table-m"' not in render(page)
     assert set(files_of(page.sections, page)) == {"tables/m.csv"}
     assert confusion_map(confusion, "k") is not None
+
+
+def test_each_folder_has_a_list_of_what_its_files_show(page: Page, tmp_path: Path) -> None:
+    write_page(page, tmp_path, set(), {"tables/all-figures.csv": "x"})
+    for folder in ("tables", "figures"):
+        listed = (tmp_path / folder / "README.md").read_text()
+        there = {path.name for path in (tmp_path / folder).iterdir()} - {"README.md"}
+        assert set(re.findall(r"`([^`]+)`", listed)) == there
+        assert "<img" not in listed
+    assert re.search(
+        r"- By class › PQ by class › [^\n]*: `classes-made-pq-PQ\.csv`, ", (tmp_path / "tables" / "README.md").read_text()
+    )
+
+
+def test_a_disturbed_speed_is_marked(tmp_path: Path) -> None:
+    made, compared = material(tmp_path)
+    assert not any("disturbed" in str(part) for part in page_of(made, compared, ReportRequest()).headlines)
+    first, *others = made.runs
+    assert first.speed is not None
+    slowed = replace(first.speed, details=(first.speed.details or {}) | {"machine": {"host": {"on_battery": True}}})
+    page = page_of(replace(made, runs=(replace(first, speed=slowed), *others)), compared, ReportRequest())
+    (tile,) = (headline for headline in page.headlines if headline.figure == "images a second")
+    assert tile.context.endswith("; disturbed: see warnings")
+    (section,) = (section for section in page.sections if section.key == "trade-offs")
+    assert "fps of swin: the measurement was disturbed: see the warnings under Results." in section.notes
 
 
 def test_only_its_own_files_are_written_over(page: Page, tmp_path: Path) -> None:
@@ -282,6 +309,8 @@ def test_a_folder_that_cannot_be_made_is_said_before_any_work(runs: Path, tmp_pa
     with pytest.raises(M2FBenchError, match="cannot be written"):
         write_report([runs], tmp_path / "file/out", ReportRequest(effort=Effort(tell=told.append)))
     assert told == ["opening the runs"]
+    with pytest.raises(M2FBenchError, match="cannot be written"):
+        write_report([tmp_path / "no runs"], tmp_path / "file/out", ReportRequest())
 
 
 def test_the_command_says_what_it_wrote_and_what_is_wrong(runs: Path, tmp_path: Path, cli: Any) -> None:

@@ -1,6 +1,7 @@
 """Figures: what is on the Pareto front, that they can be read on white and on dark pages, that the same content gives the same bytes."""
 
 import io
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -19,7 +20,7 @@ from m2fbench.analysis.findings import Confusion, ErrorFindings, ErrorShare
 from m2fbench.analysis.runs import Run
 from m2fbench.reporting.page import plots, plots_accuracy, plots_costs, plots_errors
 from m2fbench.reporting.page.frame import frame_of
-from m2fbench.reporting.page.plots_accuracy import Point, pareto_front
+from m2fbench.reporting.page.plots_accuracy import Point, pareto_front, undecided
 from m2fbench.reporting.page.plots_layers import layer_figure
 from m2fbench.reporting.page.records import Figure
 from m2fbench.types import Measurement
@@ -42,6 +43,54 @@ def test_the_front_is_what_no_other_point_beats(points: list[tuple[float, float]
     assert len(front) == len(expected)
     assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
     assert all(points.index(points[i]) == i for i in front)  # of equal points the first
+
+
+spans = st.tuples(numbers, st.integers(0, 6), st.integers(0, 2), st.integers(0, 2))
+
+
+@given(st.lists(spans, max_size=6), st.booleans())
+def test_what_intervals_leave_open_is_on_the_front_for_some_costs_only(
+    given_: list[tuple[float, int, int, int]], more: bool
+) -> None:
+    """Against every choice of each point's lowest and highest cost; of equal values and costs there is no telling."""
+    points = [
+        Point(str(k), 10.0 + c, float(v), low=10.0 + c - a, high=10.0 + c + b) for k, (c, v, a, b) in enumerate(given_) if c == c
+    ]
+    open_ = undecided(points, more)
+    for i, point in enumerate(points):
+        on = set()
+        for end in itertools.product(*[(0, 1)] * len(points)):
+            costs = [p.ends[e] for p, e in zip(points, end, strict=True)]
+            rivals = [k for k, p in enumerate(points) if k != i and p.value >= point.value]
+            on.add(not any(costs[k] > costs[i] if more else costs[k] < costs[i] for k in rivals))
+        assert i in open_ or len(on) == 1
+        assert i not in open_ or on != {False}
+    plain = [replace(point, low=math.nan, high=math.nan) for point in points]
+    assert undecided(plain, more) == [], "without intervals the front is decided"
+
+
+def test_no_front_is_claimed_between_speeds_whose_intervals_meet(tmp_path: Path) -> None:
+    runs = [
+        Run(tmp_path / name, name, result(name, shift=shift), speed(name, None, fps=fps), None)
+        for name, shift, fps in (("exact", 2.0, 8.0), ("near", 1.0, 9.0), ("fast", 0.0, 30.0))
+    ]
+    drawn = plots_accuracy.trade_off(frame_of(runs), [run.label for run in runs], "PQ", "fps", key="k")
+    assert drawn is not None
+    assert "cannot be told: near, as the interval meets" in drawn.caption
+    assert "On it: exact, fast. Lines are 95 % intervals." in drawn.caption
+    apart = plots_accuracy.trade_off(frame_of(runs[::2]), ["exact", "fast"], "PQ", "fps", key="k")
+    assert apart is not None
+    assert apart.caption == "On the Pareto front (dashed where it has more than one point): exact, fast. Lines are 95 % intervals."
+
+
+def test_published_figures_stand_beside_comparable_runs_only(tmp_path: Path) -> None:
+    whole = result()
+    other = replace(whole, comparisons=tuple(replace(c, comparable=False) for c in whole.comparisons))
+    for made, there in ((whole, True), (other, False)):
+        run = Run(tmp_path, "swin", made, None, None)
+        drawn = plots_accuracy.overview(frame_of([run]), ["swin"], ["PQ"], "k", "t")
+        assert drawn is not None
+        assert (">published<" in drawn.svg) is there
 
 
 def luminance(color: str) -> float:

@@ -98,6 +98,17 @@ def test_two_runs_beside_the_truth(runs: dict[str, Path], tmp_path: Path) -> Non
         assert image.width > 3 * 128
 
 
+def test_without_a_head_two_runs_are_shown_by_one_that_both_have(runs: dict[str, Path], tmp_path: Path) -> None:
+    status, out, error = show(runs["panoptic default"], 3, "-o", tmp_path / "x.png", "--against", runs["instance default"])
+    assert status == 0, error
+    assert "Image 3, instance: truth, " in out
+
+
+def test_a_picture_that_cannot_be_written_is_said_before_the_run_is_looked_for(tmp_path: Path) -> None:
+    status, _, error = show(tmp_path / "gone", 1, "-o", "/proc/x.png")
+    assert (status, "/proc: cannot be written" in error or "/proc: no permission" in error) == (2, True), error
+
+
 REFUSED = [
     (["9", "-o", "x.png"], "image '9': expected an id or a file name of one of the run's 4 images; there are, say, 1, 2, 3"),
     (["33", "-o", "x.png"], "image '33': expected an id or a file name of one of the run's 4 images; the nearest are 3"),
@@ -106,6 +117,7 @@ REFUSED = [
     (["1", "-o", "x.png", "--head", "instance"], "--head: expected semantic, got instance"),
     (["1", "-o", "x.png", "--against", "SAME"], "expected another run, got the same one twice"),
     (["1", "-o", "x.png", "--against", "INSTANCE", "--head", "semantic"], "--head: expected instance, got semantic"),
+    (["1", "-o", "x.png", "--against", "INSTANCE"], "expected predictions of semantic, as "),
     (["1\nmalicious", "-o", "x.png"], r"image '1\nmalicious': expected"),
 ]
 
@@ -128,7 +140,7 @@ def test_a_folder_of_several_runs(runs: dict[str, Path], tmp_path: Path) -> None
     folder = runs["semantic b"].parent
     status, _, error = show(folder, 1, "-o", tmp_path / "x.png")
     assert status == 2
-    assert f"{folder}: expected one run each, got 2; name run directories, such as {folder}/" in error
+    assert f"{folder}: expected one run, found 2 (a, b); name one of them" in error
 
 
 def evidence_of(*examples: Example, scored: int | None = None) -> Any:

@@ -16,6 +16,8 @@ from m2fbench.store import dataset_identity, differences, predictions_in, read_i
 from m2fbench.suite import Suite, figure_name, load_suite, metrics, read_snapshot
 from m2fbench.types import Dataset, Example, Head, ImageId, ImageStatistics, ObjectSubset, Predictions
 
+NAMED = 3
+"""Runs that an error names of several."""
 Tell = Callable[[str], None]
 """Told what is being worked on, for a user who waits."""
 
@@ -71,6 +73,17 @@ def open_runs(paths: Sequence[str | Path], *, data: str | Path | None = None) ->
     """
     folders = list(dict.fromkeys(folder for path in paths for folder in _run_folders(Path(path).expanduser())))
     return _labelled([_open(folder, data) for folder in folders])
+
+
+def one_run_folder(path: str | Path) -> Path:
+    """The folder of the one run at or below ``path``, found without reading what it holds. Raises StoreError where there are none or several."""
+    above = Path(path).expanduser()
+    folders = _run_folders(above)
+    if len(folders) > 1:
+        names = ", ".join(str(folder.relative_to(above.resolve())) for folder in folders[:NAMED])
+        more = f" and {len(folders) - NAMED} more" if len(folders) > NAMED else ""
+        raise StoreError(f"{path}: expected one run, found {len(folders)} ({names}{more}); name one of them")
+    return folders[0]
 
 
 def _run_folders(path: Path) -> list[Path]:

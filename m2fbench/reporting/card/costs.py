@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 
 from m2fbench.analysis.runs import Run
-from m2fbench.reporting.card.facts import CardFacts
+from m2fbench.reporting.card.disturbed import marked, warnings
+from m2fbench.reporting.card.facts import CardFacts, SuiteRuns
 from m2fbench.reporting.card.text import code, counted, escape, listed, needed, number, prose, table
 from m2fbench.results import RunResult
 from m2fbench.types import JsonObject
@@ -12,7 +13,11 @@ from m2fbench.types import JsonObject
 
 def timed_runs(facts: CardFacts) -> list[Run]:
     """Those with speed figures."""
-    return [run for suite in facts.suites for run in suite.runs if run.speed is not None and run.speed.details is not None]
+    return [run for suite in facts.suites for run in timed_of(suite)]
+
+
+def timed_of(suite: SuiteRuns) -> list[Run]:
+    return [run for run in suite.runs if run.speed is not None and run.speed.details is not None]
 
 
 def sizes(facts: CardFacts) -> str:
@@ -43,24 +48,28 @@ def speed_table(facts: CardFacts) -> str | None:
     """Images a second and latency of every timed run and scope; None where nothing was timed."""
     runs = timed_runs(facts)
     rows = []
-    for run in runs:
-        assert run.speed is not None
-        for scope, details in dict((run.speed.details or {})["scopes"]).items():
-            rows.append(_speed_row(run.speed, scope, details))
+    for suite in facts.suites:
+        for run in timed_of(suite):
+            assert run.speed is not None
+            for scope, details in dict((run.speed.details or {})["scopes"]).items():
+                rows.append(_speed_row(run, suite, scope, details))
     if not rows:
         return None
     header = ["variant", "scope", "images", "images/s", "95 % interval", "mean ms", "p95 ms", "peak device memory"]
-    return f"{table(header, rows, words=2)}\n\n" + "\n".join(_conditions(runs))
+    return f"{table(header, rows, words=2)}\n\n" + "\n".join([*warnings(facts, runs), *_conditions(runs)])
 
 
-def _speed_row(result: RunResult, scope: str, details: JsonObject) -> list[str]:
+def _speed_row(run: Run, suite: SuiteRuns, scope: str, details: JsonObject) -> list[str]:
+    result = run.speed
+    assert result is not None
     end = "" if scope == "paper" else f"_{scope}"
     low, high = result.value(f"fps{end}_low"), result.value(f"fps{end}_high")
     interval = "-" if math.isnan(low) else f"over {low:.2f}" if math.isnan(high) else f"{low:.2f} to {high:.2f}"
     memory = result.value("peak_device_memory")
     return [
-        escape(result.variant["name"]), escape(scope), str(details["images"]), number(result.value(f"fps{end}")), interval,
-        _milliseconds(result.value(f"latency{end}")), _milliseconds(result.value(f"latency{end}_p95")),
+        escape(result.variant["name"]), escape(scope), str(details["images"]), marked(number(result.value(f"fps{end}")), run, suite), interval,
+        marked(_milliseconds(result.value(f"latency{end}")), run, suite),
+        marked(_milliseconds(result.value(f"latency{end}_p95")), run, suite),
         "-" if math.isnan(memory) else f"{memory / 2**20:.0f} MiB",
     ]  # fmt: skip
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
+from m2fbench.analysis.bootstrap import Progress
 from m2fbench.analysis.comparing import compare_runs
 from m2fbench.analysis.curves import calibration
 from m2fbench.analysis.findings import Calibration, Comparison, ErrorFindings
@@ -17,15 +18,22 @@ from m2fbench.analysis.semantic_errors import semantic_errors
 from m2fbench.analysis.subsets import disaggregate
 from m2fbench.errors import M2FBenchError
 from m2fbench.reporting.card.facts import MAIN, Analyses, CardOptions, SuiteRuns
-from m2fbench.reporting.card.text import escape, number, prose, table
+from m2fbench.reporting.card.text import LAYERS, escape, number, prose, table
 
 T = TypeVar("T")
 SUBSET_RESAMPLES = 200
 QUICK = "the card was made with --quick"
 
 
-def analyse(suite: SuiteRuns, options: CardOptions, tell: Tell) -> Analyses:
-    """Everything about the reference run; what cannot be had stands in ``missing`` with the reason."""
+def analysed_runs(suite: SuiteRuns) -> list[Run]:
+    """The runs that ``analyse`` works on: the reference, and those that it is compared with."""
+    if suite.reference is None or suite.reference.evidence is None:
+        return []
+    return [suite.reference, *(run for run in suite.others if run.evidence is not None and run.result is not None)]
+
+
+def analyse(suite: SuiteRuns, options: CardOptions, of: Callable[[Run], Tell], progress: Progress | None = None) -> Analyses:
+    """Everything about the reference run; what cannot be had stands in ``missing`` with the reason. of: where to tell what is done for a run."""
     reference = suite.reference
     if reference is None:
         return Analyses()
@@ -34,13 +42,16 @@ def analyse(suite: SuiteRuns, options: CardOptions, tell: Tell) -> Analyses:
     if options.quick or reference.evidence is None:
         why = QUICK if options.quick else reference.problem or "there are no predictions"
         return Analyses(layers=examined, missing={**missing, "intervals": why, "subsets": why, "errors": why})
-    evidence, few = reference.evidence, min(SUBSET_RESAMPLES, options.resamples)
+    evidence, few, tell = reference.evidence, min(SUBSET_RESAMPLES, options.resamples), of(reference)
+    tell(reference.label)
     return Analyses(
-        intervals=_tried("intervals", missing, lambda: intervals(evidence, resamples=options.resamples, tell=tell)),
-        disaggregation=_tried("subsets", missing, lambda: disaggregate(evidence, resamples=few, tell=tell)),
+        intervals=_tried(
+            "intervals", missing, lambda: intervals(evidence, resamples=options.resamples, tell=tell, progress=progress)
+        ),
+        disaggregation=_tried("subsets", missing, lambda: disaggregate(evidence, resamples=few, tell=tell, progress=progress)),
         errors=tuple(_errors(evidence, missing, tell)),
         calibrations=dict(_calibrations(evidence, missing)),
-        comparisons=dict(_comparisons(reference, suite, options, missing, tell)),
+        comparisons=dict(_comparisons(reference, suite, options, missing, of, progress)),
         layers=examined,
         missing=missing,
     )
@@ -72,13 +83,16 @@ def _calibrations(evidence: Evidence, missing: dict[str, str]) -> Iterator[tuple
 
 
 def _comparisons(
-    reference: Run, suite: SuiteRuns, options: CardOptions, missing: dict[str, str], tell: Tell
+    reference: Run,
+    suite: SuiteRuns,
+    options: CardOptions,
+    missing: dict[str, str],
+    of: Callable[[Run], Tell],
+    progress: Progress | None,
 ) -> Iterator[tuple[str, Comparison]]:
     """Of the suite's other runs with the reference, image by image."""
-    for run in suite.others:
-        if run.evidence is None or run.result is None:
-            continue
-        look = partial(compare_runs, reference, run, resamples=options.resamples, tell=tell)
+    for run in analysed_runs(suite)[1:]:
+        look = partial(compare_runs, reference, run, resamples=options.resamples, tell=of(run), progress=progress)
         found = _tried(f"comparison with {run.label}", missing, look)
         if found is not None:
             yield run.label, found
@@ -96,7 +110,7 @@ def examination(suite: SuiteRuns) -> str:
     kept = {title: field for title, field in told.items() if any(not math.isnan(getattr(layer, field)) for layer in found.layers)}
     rows = [_layer_row(layer, names, list(kept.values())) for layer in found.layers]
     of = f"the first {found.images} images" if found.images < found.run_images else f"all {found.images} images"
-    text = f"Mask2Former predicts after every decoder layer. What a model that stops after each gives, over {of}:"
+    text = f"{LAYERS} What a model that stops after each gives, over {of}:"
     shown = table(["after layer", *(f"{escape(name)} there" for name in names), *kept], rows)
     return "\n\n".join([text, shown, _what_layers_say(found, names)])
 

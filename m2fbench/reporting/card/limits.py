@@ -3,16 +3,14 @@
 import math
 from collections.abc import Iterator
 
-from m2fbench.analysis.findings import SubsetFinding
 from m2fbench.analysis.runs import Run
+from m2fbench.analysis.worst import worst_subset
 from m2fbench.reporting.card.facts import MAIN, CardFacts, SuiteRuns
 from m2fbench.reporting.card.metadata import interval_of
-from m2fbench.reporting.card.results import FEW, by_size, class_figure, classes, subset_figure, told_errors, what_differs
+from m2fbench.reporting.card.results import FEW, by_size, class_figure, classes, told_errors, what_differs
 from m2fbench.reporting.card.text import counted, escape, listed, number, prose, with_span
 
 WEAKEST = 3
-LEAST_LOSS = 1.0
-"""Points that a subset must lie below the overall figure to be told of."""
 CALIBRATED = 0.05
 """An expected calibration error below this is not worth a warning."""
 
@@ -90,29 +88,15 @@ def _sizes(suite: SuiteRuns) -> Iterator[str]:
 
 
 def _worst_subset(suite: SuiteRuns) -> Iterator[str]:
-    """The subset of images or objects whose interval lies below the overall figure and whose figure lies furthest below it; sizes are told
-    apart already. Things of a panoptic model by PQ_th, beside that of all."""
-    found = suite.analyses.disaggregation
-    lowest: tuple[float, SubsetFinding, str] | None = None
-    for subset in found.subsets if found is not None else ():
-        name = subset_figure(suite, subset)
-        if (
-            name not in (MAIN[suite.task][0], "PQ_th")
-            or not subset.enough
-            or subset.level == "class"
-            or subset.attribute.startswith("object size")
-        ):
-            continue
-        estimate, overall = subset.figures[name], suite.result.value(name)
-        loss = overall - estimate.value
-        if estimate.has_interval and estimate.high < overall and loss >= max(LEAST_LOSS, 0.0 if lowest is None else lowest[0]):
-            lowest = loss, subset, name
-    if lowest is not None:
-        loss, subset, name = lowest
+    """The subset that loses most, as a report tells it too."""
+    worst = worst_subset(suite.task, suite.analyses.disaggregation, suite.analyses.intervals)
+    if worst is not None:
+        subset = worst.subset
         where = counted(subset.images, "image") + ("" if subset.objects is None else f", {counted(subset.objects, 'object')}")
         yield (
-            f"Divided by {escape(subset.attribute)}, “{escape(subset.subset)}” ({prose(subset.definition)}; {where}) loses most: there it is "
-            f"{with_span(subset.figures[name].value, subset.figures[name])}, {number(loss)} points less than over all, by {escape(name)}."
+            f"Of the subsets measured, {escape(subset.attribute)} “{escape(subset.subset)}” ({prose(subset.definition)}; {where}) loses most: "
+            f"there it is {with_span(worst.estimate.value, worst.estimate)}, {number(worst.loss)} points less than over all, by "
+            f"{escape(worst.figure)}."
         )
 
 

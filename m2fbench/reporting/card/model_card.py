@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from m2fbench.analysis.bootstrap import Progress
 from m2fbench.analysis.runs import Run, Tell, silent
 from m2fbench.errors import CardError, StoreError
 from m2fbench.reporting.card import costs as card_costs
@@ -18,9 +19,9 @@ from m2fbench.reporting.card import results as card_results
 from m2fbench.reporting.card import sections as card_sections
 from m2fbench.reporting.card import start as card_start
 from m2fbench.reporting.card.facts import CardFacts, CardOptions, SuiteRuns, gather
-from m2fbench.reporting.card.findings import SUBSET_RESAMPLES, analyse, examination
+from m2fbench.reporting.card.findings import SUBSET_RESAMPLES, analyse, analysed_runs, examination
 from m2fbench.reporting.card.metadata import MEASURED_BY, card_data, headline, is_complete
-from m2fbench.reporting.card.text import escape, listed, needed, prose
+from m2fbench.reporting.card.text import PARTS, escape, listed, needed, prose
 from m2fbench.reporting.card.update import Section, merge_model_index, update
 from m2fbench.types import JsonObject
 
@@ -38,8 +39,19 @@ CITATIONS = {
 def collect(runs: Sequence[Run], options: CardOptions, tell: Tell = silent) -> CardFacts:
     """What a card of these runs is written from: analyses of each suite's reference run, where its predictions and truth are at hand. Raises
     StoreError where the runs are not of one checkpoint."""
-    facts = gather(runs, options)
-    return replace(facts, suites=tuple(replace(suite, analyses=analyse(suite, options, tell)) for suite in facts.suites))
+    return analysed(gather(runs, options), tell)
+
+
+def analysed(facts: CardFacts, tell: Tell = silent, progress: Progress | None = None) -> CardFacts:
+    """``facts`` with what the analyses find, telling which run of how many is worked on."""
+    worked = [run for suite in facts.suites for run in analysed_runs(suite)]
+
+    def of(run: Run) -> Tell:
+        number = next(number for number, one in enumerate(worked, 1) if one is run)
+        return lambda what: tell(f"run {number} of {len(worked)}: {what}")
+
+    suites = (replace(suite, analyses=analyse(suite, facts.options, of, progress)) for suite in facts.suites)
+    return replace(facts, suites=tuple(suites))
 
 
 def make_card(facts: CardFacts) -> str:
@@ -142,7 +154,7 @@ def _factors(suite: SuiteRuns, resamples: int) -> str:
     found = card_results.subset_tables(suite)
     if found is None:
         return f"No disaggregated results: {prose(suite.analyses.missing.get('subsets', 'they were not asked for'))}."
-    return f"What the figures are for a part of the data; 95 % intervals from {resamples:,} resamples of the images.\n\n{found}"
+    return f"{PARTS}; 95 % intervals from {resamples:,} resamples of the images.\n\n{found}"
 
 
 def _results(suite: SuiteRuns) -> str:

@@ -6,9 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from m2fbench.analysis.findings import ErrorFindings, ErrorShare, Estimate, SubsetFinding
 from m2fbench.analysis.object_subsets import CONVENTION
 from m2fbench.analysis.runs import Run
+from m2fbench.reporting.card.disturbed import MARK, marked
 from m2fbench.reporting.card.facts import MAIN, SuiteRuns
 from m2fbench.reporting.card.metadata import FIGURES, TASKS, interval_of, long_name
-from m2fbench.reporting.card.text import counted, escape, folded, listed, number, prose, signed, span, table, with_span
+from m2fbench.reporting.card.text import (
+    INTERVAL,
+    MENDING,
+    counted,
+    escape,
+    folded,
+    listed,
+    number,
+    prose,
+    signed,
+    span,
+    table,
+    with_span,
+)
 from m2fbench.results import RunResult
 
 BY_SIZE = ("APs", "APm", "APl")
@@ -58,7 +72,7 @@ def figures_table(suite: SuiteRuns) -> str:
     header = [
         "metric",
         "value",
-        *(["95 % interval"] if sure else []),
+        *([INTERVAL] if sure else []),
         *(["published"] if published else []),
         *(["difference"] if compared else []),
     ]
@@ -119,7 +133,7 @@ def class_table(suite: SuiteRuns) -> str | None:
         ]
         for name, value, truth in classes(suite)
     ]  # fmt: skip
-    header = ["class", f"{figure} of the class", *(["95 % interval"] if sure else []), f"true {unit}"]
+    header = ["class", f"{figure} of the class", *([INTERVAL] if sure else []), f"true {unit}"]
     return folded(f"{figure} of each of the {len(rows)} classes", table(header, rows))
 
 
@@ -162,7 +176,7 @@ def _subset_table(suite: SuiteRuns, subsets: Sequence[SubsetFinding]) -> str:
             escape(subset.attribute), escape(subset.subset) + ("" if subset.enough else " †"), escape(name or "-"), number(estimate.value),
             span(estimate), f"{subset.images:,}", "-" if subset.objects is None else f"{subset.objects:,}",
         ])  # fmt: skip
-    header = ["divided by", "subset", "metric", "value of the subset", "95 % interval", "images", "objects"]
+    header = ["divided by", "subset", "metric", "value of the subset", INTERVAL, "images", "objects"]
     return table(header, rows, words=3)
 
 
@@ -206,7 +220,7 @@ def errors(suite: SuiteRuns) -> Iterator[str]:
             for s in told[:4]
         ]
         yield (
-            f"What mending one kind of error alone would add to {escape(found.figure)} {number(found.value)}, in points: {listed(parts)}. "
+            f"{MENDING} {escape(found.figure)} {number(found.value)}, in points: {listed(parts)}. "
             f"{escape(told[0].name).capitalize()}: {prose(told[0].definition)}. Convention: {prose(found.convention)}."
         )
 
@@ -234,8 +248,7 @@ def variants_table(suite: SuiteRuns) -> str | None:
         return None
     figures = [name for name in MAIN[suite.task] if any(not math.isnan(_value(run, name)) for run in runs)]
     reference = suite.reference
-    speeds = {run.folder: _speed(run) for run in runs}
-    timed = any(speeds.values())
+    speeds = {run.folder: marked(speed, run, suite) for run in runs if (speed := _speed(run)) is not None}
     header = ["variant", "what differs"]
     for name in figures:
         header += [name, "change"]
@@ -246,10 +259,13 @@ def variants_table(suite: SuiteRuns) -> str | None:
         for name in figures:
             change = _change(suite, run, name)
             row += [number(_value(run, name)), "" if run is reference else change]
-        rows.append(row + ([speeds[run.folder] or "-"] if timed else []))
+        rows.append(row + ([speeds.get(run.folder, "-")] if speeds else []))
     changed = "Change: against the first line"
+    disturbed = (
+        f" {MARK} Disturbed: see the warnings under “Speeds, Sizes, Times”." if any(MARK in s for s in speeds.values()) else ""
+    )
     paired = ", with the paired 95 % interval" if suite.analyses.comparisons else ""
-    return f"{table([*header, *(['images/s'] if timed else [])], rows, words=2)}\n\n{changed}{paired}."
+    return f"{table([*header, *(['images/s'] if speeds else [])], rows, words=2)}\n\n{changed}{paired}.{disturbed}"
 
 
 def _change(suite: SuiteRuns, run: Run, name: str) -> str:

@@ -7,6 +7,11 @@ from collections.abc import Iterable, Sequence
 from m2fbench.analysis.findings import Estimate
 
 MISSING = "[More Information Needed]"
+# by which an earlier card is known to have what an analysis found
+INTERVAL = "95 % interval"
+PARTS = "What the figures are for a part of the data"
+MENDING = "What mending one kind of error alone would add to"
+LAYERS = "Mask2Former predicts after every decoder layer."
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 _LONGEST = 200  # characters of a name; more would be no name
 

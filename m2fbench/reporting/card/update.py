@@ -48,12 +48,7 @@ def update(content: bytes, sections: Sequence[Section], merge: Merge, place: str
 
     Doing it twice gives what doing it once gives.
     """
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CardError(
-            f"{place}: expected UTF-8 text, got byte 0x{content[error.start]:02x} at {error.start}; save the card as UTF-8"
-        ) from None
+    text = _decoded(content, place)
     mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else ""
     text = text.removeprefix(mark)
     line_end = _line_end(text)
@@ -61,6 +56,16 @@ def update(content: bytes, sections: Sequence[Section], merge: Merge, place: str
     known = _parsed(metadata, place)
     changed = _set_keys(metadata, known, dict(merge(known)), line_end, place)
     return (mark + changed + _with_sections(body, sections, line_end, place, first_line)).encode()
+
+
+def _decoded(content: bytes, place: str) -> str:
+    """Raises CardError where it is no UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CardError(
+            f"{place}: expected UTF-8 text, got byte 0x{content[error.start]:02x} at {error.start}; save the card as UTF-8"
+        ) from None
 
 
 def _line_end(text: str) -> str:
@@ -248,6 +253,27 @@ def find_sections(body: str, known: Mapping[str, object], place: str, first_line
             opened = None
     if opened is not None:
         raise CardError(f"{place}:{opened[2]}: '{opened[0]}' begins and never ends; put {END.format(opened[0])} after it")
+    return found
+
+
+def read_parts(content: bytes, place: str) -> tuple[JsonObject, dict[str, str], str]:
+    """(metadata; marked sections by name, markers included; all other text) of a card. Raises CardError."""
+    text = _decoded(content, place).removeprefix(BYTE_ORDER_MARK)
+    metadata, body, first_line = _split(text, place)
+    names = dict.fromkeys(match[3] for line in re.split(r"\r\n|\r|\n", body) if (match := _MARKER.match(line)))
+    sections, rest, position = {}, [], 0
+    for name, start, stop in find_sections(body, names, place, first_line):
+        sections[name] = body[start:stop]
+        rest.append(body[position:start])
+        position = stop
+    return _parsed(metadata, place), sections, "".join([*rest, body[position:]])
+
+
+def results_by_key(index: Any) -> dict[tuple[Any, ...], JsonObject]:
+    """Every metric of a model-index that the hub can read, by what tells it from all others."""
+    found: dict[tuple[Any, ...], JsonObject] = {}
+    for result in (result for model in index or () for result in model["results"]):
+        found.update(zip(_keys(result), result["metrics"], strict=True))
     return found
 
 

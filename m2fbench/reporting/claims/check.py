@@ -5,8 +5,8 @@ needs another figure for the very thing that is claimed; where there is none, th
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from m2fbench.analysis.runs import Run, Tell, silent
@@ -16,6 +16,7 @@ from m2fbench.reporting.claims.document import MISSING, Document, read_document
 from m2fbench.reporting.claims.evidence import measured_figures, printed_figures, runs_of
 from m2fbench.reporting.claims.extraction import MAX_CLAIMS, Claim, prose_claims
 from m2fbench.reporting.claims.judging import Runs, judge
+from m2fbench.reporting.claims.marked import check_marked
 from m2fbench.reporting.claims.metadata import metadata_claims
 from m2fbench.reporting.claims.subject import Subject, subject_of
 from m2fbench.reporting.claims.tables import table_claims
@@ -25,13 +26,15 @@ from m2fbench.types import JsonObject
 
 @dataclass(frozen=True)
 class CardCheck:
-    """findings: in the card's order. gaps: how often it says that more information is needed. runs: labels of those that are of its model."""
+    """findings: in the card's order. gaps: how often it says that more information is needed. runs: labels of those that are of its model.
+    unchecked: figures with decimals in m2fbench's own sections that nothing was held against, by kind."""
 
     path: Path
     subject: Subject
     findings: tuple[Finding, ...]
     gaps: int
     runs: tuple[str, ...]
+    unchecked: Mapping[str, int] = field(default_factory=dict)
 
     def count(self, verdict: Verdict) -> int:
         return sum(finding.verdict is verdict for finding in self.findings)
@@ -48,6 +51,7 @@ class CardCheck:
             "runs": list(self.runs),
             "verdicts": {verdict.value: self.count(verdict) for verdict in Verdict},
             "more_information_needed": self.gaps,
+            "marked_figures_not_checked": dict(self.unchecked),
             "findings": [finding.to_json() for finding in self.findings],
         }  # fmt: skip
 
@@ -61,6 +65,8 @@ def check_card(path: str | Path, runs: Sequence[Run] = (), *, model: str | None 
     claims = [*metadata_claims(document), *table_claims(document), *prose_claims(document)][:MAX_CLAIMS]
     claims = [_as_measured(claim) if claim.measured or claim.line in document.measured else claim for claim in claims]
     findings = [judge(claim, subject, evidence) for claim in claims]
+    marked = check_marked(document, own, evidence.measured, list(zip(claims, findings, strict=True)))
+    findings += marked.findings
     findings += check_details(document, subject)
     if document.code:
         tell("resolving the names that its code uses")
@@ -70,7 +76,8 @@ def check_card(path: str | Path, runs: Sequence[Run] = (), *, model: str | None 
         rest = f"more than {MAX_CLAIMS} figures: the rest was not read"
         findings.append(Finding("text", "all figures", 1, 1, "1:1", "", Verdict.unverifiable, rest))
     ordered = sorted(findings, key=lambda f: (f.line, f.column))
-    return CardCheck(Path(path), subject, tuple(ordered), document.gaps, tuple(run.label for run in own))
+    labels = tuple(run.label for run in own)
+    return CardCheck(Path(path), subject, tuple(ordered), document.gaps, labels, dict((+marked.unchecked).most_common()))
 
 
 def _as_measured(claim: Claim) -> Claim:

@@ -77,8 +77,8 @@ class Document:
     tables: list[TableBlock] = field(default_factory=list)
     code: list[CodeBlock] = field(default_factory=list)
     headings: list[tuple[int, str]] = field(default_factory=list)
-    measured: frozenset[int] = frozenset()
-    """Lines of the sections that ``m2fbench card`` keeps: what stands there was measured."""
+    measured: dict[int, str] = field(default_factory=dict)
+    """Lines of the sections that ``m2fbench card`` keeps, and which section each is in: what stands there was measured."""
 
     @property
     def gaps(self) -> int:
@@ -119,7 +119,7 @@ class _Reader:
     def __init__(self, path: Path, text: str) -> None:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         self.raw = text.split("\n")
-        self.document = Document(path, text, measured=frozenset(_marked(self.raw)))
+        self.document = Document(path, text, measured=dict(_marked(self.raw)))
         self.lines = list(self.raw)
         self.section: list[tuple[int, str]] = []
         self.held: list[tuple[int, str]] = []  # lines of the paragraph at hand
@@ -266,17 +266,17 @@ class _Reader:
         return end + 1
 
 
-_MARK = re.compile(r"[ ]{0,3}<!-- m2fbench:(begin|end) [\w-]{1,40} -->[ ]*")
+_MARK = re.compile(r"[ ]{0,3}<!-- m2fbench:(begin|end) ([\w-]{1,40}) -->[ ]*")
 
 
-def _marked(lines: list[str]) -> Iterator[int]:
-    """Numbers of the lines between the marks of ``m2fbench card``."""
-    inside = False
+def _marked(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Numbers of the lines between the marks of ``m2fbench card``, with the name of the section."""
+    inside = ""
     for number, line in enumerate(lines, 1):
         if mark := _MARK.fullmatch(line):
-            inside = mark[1] == "begin"
+            inside = mark[2] if mark[1] == "begin" else ""
         elif inside:
-            yield number
+            yield number, inside
 
 
 def _closes(line: str, fence: str) -> bool:

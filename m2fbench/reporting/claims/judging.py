@@ -119,9 +119,7 @@ def _by_measurement(claim: Claim, measured: Sequence[MeasuredFigure]) -> tuple[_
         by_variant = [f for f in figures if f.category is None and {f.variant.casefold(), f.run.casefold()} & said]
         figures = by_class or by_variant
         if not figures:
-            return _Judged(
-                Verdict.unverifiable, f"of '{shown(claim.qualifier, 60)}', which is no class or variant of the runs"
-            ), False
+            return _Judged(Verdict.unverifiable, f"of '{_qualified(claim)}', which is no class or variant of the runs"), False
     else:
         figures = [f for f in figures if f.category is None]
     holding = [f for f in figures if holds(claim, f.value, 0.0)]
@@ -196,7 +194,7 @@ def _by_paper(claim: Claim, subject: Subject) -> _Judged:
     """A figure of the card's model against the tables."""
     speaking = _speaking(claim)
     if claim.qualifier:
-        return _Judged(Verdict.unverifiable, f"of '{shown(claim.qualifier, 60)}', of which the paper prints nothing")
+        return _Judged(Verdict.unverifiable, f"of '{_qualified(claim)}', of which the paper prints nothing")
     if not subject.published:
         return _of_own_model(claim, subject, speaking)
     mine = [f for f in speaking if f.backbone == subject.backbone or _is_loosely(subject, f)]
@@ -332,7 +330,8 @@ def _listed(figures: Iterable[PublishedFigure], whose: bool = False) -> str:
                 if metric in COSTS
                 else f"{metric} {values} ({checkpoint}; {source})"
             )
-    return ", ".join(told) + (f" and {len(groups) - _MOST} others" if len(groups) > _MOST else "")
+    left = len(groups) - _MOST
+    return ", ".join(told) + (f" and {left} other{'s'[: left != 1]}" if left > 0 else "")
 
 
 def _possessive(checkpoint: str) -> str:
@@ -362,6 +361,10 @@ def _on(claim: Claim) -> str:
 def _name(claim: Claim) -> str:
     names = {"params_M": "number of parameters", "flops_G": "FLOPs", "fps": "speed", "latency": "speed"}
     return names.get(claim.metric, claim.metric)
+
+
+def _qualified(claim: Claim) -> str:
+    return shown(claim.qualifier.replace(" ; ", ", "), 60)
 
 
 def _number(claim: Claim) -> str:

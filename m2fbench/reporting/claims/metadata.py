@@ -70,7 +70,7 @@ def _claim(document: Document, where: KeyPath, entry: dict[str, Any], around: di
         line=document.metadata_lines.get((*where, "value"), 1),
         column=1,
         source="metadata",
-        quote=f"{shown(labels[0], 60)}: {shown(text, 20)} on {shown(said or 'no data set', 80)}",
+        quote=f"{shown(labels[0], 60)}: {shown(text, 20)} on {shown(_each_once(said) or 'no data set', 80)}",
         model=models[0] if models else SUBJECT,
         dataset=datasets[0].value if datasets else said.partition(" ; ")[0] or None,
         split=split_in(said),
@@ -95,6 +95,14 @@ def _number(value: Any) -> float | None:
         except ValueError:
             return None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def _each_once(said: str) -> str:
+    """ "COCO ; coco ; val2017" as a reader wants it: "COCO, val2017"."""
+    first: dict[str, str] = {}
+    for text in said.split(" ; "):
+        first.setdefault(text.casefold(), text)
+    return ", ".join(first.values())
 
 
 def _texts(node: Any, depth: int = 0) -> list[str]:

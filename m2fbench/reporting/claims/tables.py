@@ -48,7 +48,7 @@ def table_claims(document: Document) -> list[Claim]:
     lines = document.text.split("\n")
     for table in document.tables:
         for cell, claim in _with_shares(list(_of_table(table))):
-            claims.append(replace(claim, column=_column(lines[claim.line - 1], cell)))
+            claims.append(replace(claim, column=column_of(lines[claim.line - 1], cell)))
             if len(claims) >= MAX_CLAIMS:
                 return claims
     return claims
@@ -75,7 +75,7 @@ def _metric_of(label: str) -> str | None:
     return metric_of_label(re.sub(r"\b(?i:val(?:2017)?|test-dev)\b", " ", rest)) if rest != label else None
 
 
-def _column(line: str, cell: int) -> int:
+def column_of(line: str, cell: int) -> int:
     """The column, from 1, where a cell of a row begins; 1 in an HTML table."""
     bars = [found.start() for found in re.finditer(r"(?<!\\)\|", line)]
     if not line.lstrip().startswith("|"):

@@ -5,7 +5,7 @@ winning; so what is drawn on them, outlines and patterns, is as crisp in a small
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +27,8 @@ Labels = NDArray[np.integer[Any]]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 Layers = tuple[Canvas, list[Tag | None]]
+MapLayers = tuple[Canvas, list[Tag | None], bool]
+"""With whether anything is left empty."""
 
 FILL = 0.62
 """Share of an object's colour over the grey photo."""
@@ -38,10 +40,11 @@ LEAST_REGION = 0.004
 
 @dataclass(frozen=True)
 class Drawing:
-    """left_out: objects whose names there was no room for."""
+    """left_out: objects whose names there was no room for. empty: whether pixels of a map are of nothing, which are hatched."""
 
     image: Image.Image
     left_out: int = 0
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,12 +165,12 @@ def draw(
     """Truth or prediction over the grey photo. photo: uint8 [H, W, 3] at its own size. colours: of each object, as ``object_colours`` says.
     scores: whether names have the score behind them. mark: what to put a frame around."""
     if isinstance(content, InstanceSet):
-        canvas, tags = _instances(photo, content, categories, size, colours, scores=scores)
+        (canvas, tags), empty = _instances(photo, content, categories, size, colours, scores=scores), False
     elif isinstance(content, PanopticMap):
-        canvas, tags = _panoptic(photo, content, categories, size, colours)
+        canvas, tags, empty = _panoptic(photo, content, categories, size, colours)
     else:
-        canvas, tags = _semantic(photo, content, categories, size)
-    return _finished(canvas, tags, mark)
+        canvas, tags, empty = _semantic(photo, content, categories, size)
+    return replace(_finished(canvas, tags, mark), empty=empty)
 
 
 def _finished(canvas: Canvas, tags: Sequence[Tag | None], mark: Mask | None) -> Drawing:
@@ -195,7 +198,9 @@ def _instances(
     return canvas, tags
 
 
-def _panoptic(photo: Pixels, panoptic: PanopticMap, categories: Sequence[Category], size: Size, colours: Sequence[Rgb]) -> Layers:
+def _panoptic(
+    photo: Pixels, panoptic: PanopticMap, categories: Sequence[Category], size: Size, colours: Sequence[Rgb]
+) -> MapLayers:
     """Segments with white outlines; what is in none is hatched, crowd regions in their colour."""
     canvas = grey(resized_photo(photo, size))
     places = segment_index(panoptic.ids.ravel(), panoptic.segments).reshape(panoptic.ids.shape)
@@ -210,10 +215,10 @@ def _panoptic(photo: Pixels, panoptic: PanopticMap, categories: Sequence[Categor
         tags.append(tag_of(f"{name} (crowd)" if segment.is_crowd else name, colour, mask))
     _style(canvas, nothing, Verdict.IGNORED)
     cover(canvas, between(labels, _thickness(size)), (255, 255, 255), 1)
-    return canvas, tags
+    return canvas, tags, bool(nothing.any())
 
 
-def _semantic(photo: Pixels, labels: LabelMap, categories: Sequence[Category], size: Size) -> Layers:
+def _semantic(photo: Pixels, labels: LabelMap, categories: Sequence[Category], size: Size) -> MapLayers:
     """Classes in their colours, the largest region of each with its name; no class is hatched."""
     from scipy import ndimage
 
@@ -231,7 +236,7 @@ def _semantic(photo: Pixels, labels: LabelMap, categories: Sequence[Category], s
         if sizes.max() >= LEAST_REGION * shown.size:
             tags.append(tag_of(brief(categories[category].name), colour, regions == 1 + int(sizes.argmax())))
     cover(canvas, between(shown, 1), (255, 255, 255), 0.7)
-    return canvas, tags
+    return canvas, tags, bool((shown >= len(categories)).any())
 
 
 def draw_difference(photo: Pixels, judgement: Judgement, size: Size, named: Sequence[Named], mark: Mask | None = None) -> Drawing:

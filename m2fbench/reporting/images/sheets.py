@@ -81,15 +81,17 @@ def side_by_side(photo: Pixels, image: ImageEvidence, look: Look, heading: str =
         Panel("Photo", _pixels(image), Image.fromarray(resized_photo(photo, size))),
         Panel("Prediction", _amount(image, image.prediction, look), shown.image),
     ]
-    keys: list[Key] = []
+    keys: list[Key] = _empty_keys(shown)
     if image.truth is not None and judgement is not None:
         truth = draw(photo, image.truth, image.categories, size, true, scores=False)
         difference = draw_difference(photo, judgement, size, _named(image, judgement), mark)
         panels.insert(1, Panel("Truth", _amount(image, image.truth), truth.image))
         panels.append(Panel("Difference", "", difference.image))
         drawings += [truth, difference]
-        keys = verdict_keys(judgement, image.head == "semantic")
-    return compose(panels, heading, (keys, class_keys(image, image.truth, image.prediction)), _notes(image, drawings, look))
+        keys = [*verdict_keys(judgement, image.head == "semantic"), *keys]
+    return compose(
+        panels, heading, (keys, class_keys(image, image.truth, image.prediction)), _notes(image, drawings, look, judgement)
+    )
 
 
 def compared(
@@ -102,6 +104,7 @@ def compared(
     upper: list[Panel] = []
     lower = [Panel("Photo", _pixels(a), first)]
     drawings: list[Drawing] = []
+    predictions: list[Drawing] = []
     judgements = []
     for label, image in zip(labels, (a, b), strict=True):
         assert image.truth is not None
@@ -116,13 +119,14 @@ def compared(
         upper.append(Panel(label, _amount(image, image.prediction, look), shown.image))
         lower.append(Panel(label, _tally(judgement, image.head == "semantic"), difference.image))
         drawings += [shown, difference]
+        predictions.append(shown)
         judgements.append(judgement)
     wide = size[1] > 2 * size[0]
     panels = [panel for pair in zip(upper, lower, strict=True) for panel in pair] if wide else upper + lower
     both = np.unique(np.concatenate([np.unique(j.pixels) for j in judgements])).tolist()
-    keys = [_verdict_key(v) for v in VERDICT_STYLES if v in both]
+    keys = [*(_verdict_key(v) for v in VERDICT_STYLES if v in both), *_empty_keys(*predictions)]
     legends = (keys, class_keys(a, a.truth, a.prediction, b.prediction))
-    return compose(panels, heading, legends, _notes(a, drawings, look), columns=2 if wide else 3)
+    return compose(panels, heading, legends, _notes(a, drawings, look, *judgements), columns=2 if wide else 3)
 
 
 def compose(
@@ -196,6 +200,16 @@ def _key(image: Image.Image, x: int, y: int, key: Key) -> None:
 def _verdict_key(verdict: Verdict, amount: str = "") -> Key:
     style = VERDICT_STYLES[verdict]
     return Key(f"{style.name}{amount}: {style.meaning}", style.fill, style.ink, style.pattern)
+
+
+def _empty_keys(*predictions: Drawing) -> list[Key]:
+    """What the hatching in predicted maps means, where there is any."""
+    style = VERDICT_STYLES[Verdict.IGNORED]
+    return (
+        [Key("in a prediction: nothing predicted", style.fill, style.ink, style.pattern)]
+        if any(p.empty for p in predictions)
+        else []
+    )
 
 
 def verdict_keys(judgement: Judgement, semantic: bool) -> list[Key]:
@@ -288,12 +302,15 @@ def _mask(content: InstanceSet | PanopticMap, number: int) -> Rle | Mask:
     return content.rles[number] if isinstance(content, InstanceSet) else content.ids == content.segments[number].id
 
 
-def _notes(image: ImageEvidence, drawings: Sequence[Drawing], look: Look) -> list[str]:
+def _notes(image: ImageEvidence, drawings: Sequence[Drawing], look: Look, *judgements: Judgement | None) -> list[str]:
+    """How objects were matched, what thin lines in differences are, and what there was no room for."""
     notes = []
     if image.head == "instance":
         notes.append(f"Instances of score {look.threshold:.2f} and above, matched with the truth at IoU 0.5.")
     elif image.head == "panoptic":
         notes.append("Segments matched with the truth at IoU above 0.5.")
+    if any(judgement is not None and np.isin(judgement.pixels, ERRORS).any() for judgement in judgements):
+        notes.append("Thin lines in a difference are outlines that differ by pixels.")
     if left_out := sum(drawing.left_out for drawing in drawings):
         notes.append(f"There was no room for {_plural(left_out, 'name')}.")
     return [" ".join(notes)] if notes else []

@@ -35,7 +35,7 @@ def show_run(run: Run, wanted: str, head: Head | None, look: Look, against: Run 
     Raises M2FBenchError where the run has no such image, no such head, or nothing to look at.
     """
     evidence = _evidence(run)
-    chosen = _head(run, evidence, head)
+    chosen = _head(run, evidence, head) if against is None or head is not None else _head_of_both(run, against)
     example = find_example(evidence, wanted)
     photo = evidence.dataset.image(example)
     image = image_reader(evidence, chosen)(example)
@@ -67,6 +67,18 @@ def _head(run: Run, evidence: Evidence, head: Head | None) -> Head:
     if head is not None and head not in evidence.predictions.heads:
         raise PredictionsError(f"{run.folder}: --head: expected {' or '.join(evidence.predictions.heads)}, got {head}")
     return head or main_head(evidence)
+
+
+def _head_of_both(a: Run, b: Run) -> Head:
+    """The task's own head of the first run if the second has it, else the second's own, else the first that both have."""
+    first, second = _evidence(a), _evidence(b)
+    both = [head for head in first.predictions.heads if head in second.predictions.heads]
+    if not both:
+        raise PredictionsError(
+            f"{b.folder}: expected predictions of {' or '.join(first.predictions.heads)}, as {a.folder} has, got "
+            f"{' and '.join(second.predictions.heads)}; show each run by itself"
+        )
+    return next((head for head in (main_head(first), main_head(second)) if head in both), both[0])
 
 
 def _other(run: Run, example: Example, head: Head) -> tuple[ImageEvidence, Evidence]:

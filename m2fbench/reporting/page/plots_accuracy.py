@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2fbench.analysis.findings import Comparison, SubsetFinding
 from m2fbench.reporting.page import plots
-from m2fbench.reporting.page.frame import cost_of, line_of
+from m2fbench.reporting.page.frame import cost_of, line_of, speed_scope
 from m2fbench.reporting.page.records import Figure
 
 if TYPE_CHECKING:
@@ -27,12 +27,21 @@ OTHERS = 4
 
 @dataclass(frozen=True)
 class Point:
-    """name at (cost, value); measured, or as published."""
+    """name at (cost, value); measured, or as published. low, high: interval of the cost; NaN for an end that is not known."""
 
     name: str
     cost: float
     value: float
     measured: bool = True
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """What the cost lies between: the cost itself where it has no interval."""
+        if math.isnan(self.low):
+            return self.cost, self.cost
+        return self.low, math.inf if math.isnan(self.high) else self.high
 
 
 def pareto_front(points: Sequence[tuple[float, float]], more_is_better: bool = False) -> list[int]:
@@ -50,6 +59,23 @@ def pareto_front(points: Sequence[tuple[float, float]], more_is_better: bool = F
             best = points[i][1]
             front.append(i)
     return sorted(front, key=lambda i: points[i][0])
+
+
+def undecided(points: Sequence[Point], more_is_better: bool = False) -> list[int]:
+    """Indices of the points that are on the front or are not, for all that is known: the interval of their cost meets that of a point of as much
+    value or more, and none of these is surely cheaper."""
+    found = []
+    for i, point in enumerate(points):
+        low, high = point.ends
+        above = [other for k, other in enumerate(points) if k != i and other.value >= point.value]
+        beaten = any((other.ends[0] > high) if more_is_better else (other.ends[1] < low) for other in above)
+        meets = any(
+            other.ends[0] <= high and low <= other.ends[1]
+            for other in above
+            if not (math.isnan(other.low) and math.isnan(point.low))
+        )
+        found += [i] if meets and not beaten else []
+    return found
 
 
 def overview(frame: "pd.DataFrame", runs: Sequence[str], metrics: Sequence[str], key: str, title: str) -> Figure | None:
@@ -77,9 +103,10 @@ def overview(frame: "pd.DataFrame", runs: Sequence[str], metrics: Sequence[str],
             for run in runs
         )
         caption = (
-            "Percent; open marks are the published figures."
+            "Percent; open marks are the published figures, beside runs that are comparable with them."
             if not sure
-            else "Percent; lines are 95 % intervals where they were computed, open marks the published figures."
+            else "Percent; lines are 95 % intervals where they were computed, open marks the published figures, beside runs that are comparable "
+            "with them."
         )
         return plots.finished(drawn, key, title, caption, f"Dot plot of {', '.join(shown)}. {said}")
 
@@ -91,7 +118,7 @@ def _estimate(axes: Any, line: "pd.Series[Any] | None", place: float, look: plot
     if not math.isnan(value):
         bars = plots.error_bars([value], [low], [high])
         axes.errorbar([value], [place], xerr=bars, fmt=look.marker, color=look.color, capsize=3, zorder=3)
-    if not math.isnan(float(line["published"])):
+    if not math.isnan(_comparable(line)):
         axes.plot([line["published"]], [place], "D", markerfacecolor="none", markeredgecolor=plots.GREY, markersize=9, zorder=2)
 
 
@@ -121,44 +148,71 @@ def _value(frame: "pd.DataFrame", run: str, metric: str) -> float:
 
 
 def _published(frame: "pd.DataFrame", run: str, metric: str) -> float:
-    line = line_of(frame, run, metric)
-    return math.nan if line is None else float(line["published"])
+    return _comparable(line_of(frame, run, metric))
+
+
+def _comparable(line: "pd.Series[Any] | None") -> float:
+    """The published figure beside a measured one; NaN where there is none, or none that it may be held against."""
+    return float(line["published"]) if line is not None and line["comparable"] else math.nan
 
 
 def trade_off(
     frame: "pd.DataFrame", runs: Sequence[str], metric: str, cost: str, printed: Iterable[Point] = (), key: str = ""
 ) -> Figure | None:
-    """A metric against a cost, with the front of the measured. printed: published points beside them. None where fewer than two points
-    have both."""
+    """A metric against a cost, with the front of the measured as far as intervals of the cost tell it. printed: published points beside them.
+    None where fewer than two points have both."""
     label, scale, more = COSTS[cost]
-    measured = [Point(run, cost_of(frame, run, cost) / scale, _value(frame, run, metric)) for run in runs]
+    measured = [_measured(frame, run, metric, cost) for run in runs]
     points = [p for p in measured if not (math.isnan(p.cost) or math.isnan(p.value))]
     published = [Point(p.name, p.cost / scale, p.value, False) for p in printed]
     if not points or len(points) + len(published) < 2:
         return None
-    front = pareto_front([(p.cost, p.value) for p in points], more)
+    unsure = undecided(points, more)
+    front = [i for i in pareto_front([(p.cost, p.value) for p in points], more) if i not in unsure]
     with plots.drawing(height=3.7) as (drawn, axes):
         for point in published:
             axes.plot([point.cost], [point.value], "D", markerfacecolor="none", markeredgecolor=plots.GREY, zorder=2)
             axes.annotate(plots.named(point.name, 20), (point.cost, point.value), (5, 4), textcoords="offset points", fontsize=7.5)
-        if len(front) > 1:
+        if len(front) > 1 and not unsure:
             axes.plot([points[i].cost for i in front], [points[i].value for i in front], color=plots.GREY, linestyle="--", zorder=1)
         for point in points:
             look = plots.look(runs.index(point.name))
-            axes.plot(
-                [point.cost], [point.value], look.marker, color=look.color, markersize=8, zorder=3, label=plots.named(point.name)
-            )
+            axes.errorbar(
+                [point.cost], [point.value], xerr=plots.error_bars([point.cost], [point.low], [point.high]), fmt=look.marker, color=look.color,
+                markersize=8, capsize=3, zorder=3,
+            )  # fmt: skip
+            axes.plot([], [], look.marker, color=look.color, markersize=8, label=plots.named(point.name))
         axes.set_xlabel(label + (" (more is better)" if more else ""))
         axes.set_ylabel(f"{metric}, %")
         axes.margins(0.15)
         plots.plain_axis(axes.xaxis)
         plots.legend_below(drawn, axes)
-        best = ", ".join(points[i].name for i in front)
-        caption = f"On the Pareto front (dashed where it has more than one point): {best}."
+        caption = _front_in_words(points, front, unsure)
         if published:
             caption += " Open marks: as published, on the published hardware."
         said = "; ".join(f"{p.name}: {p.value:.2f} at {p.cost:.4g}" for p in points)
         return plots.finished(drawn, key, f"{metric} against {label.split(',')[0]}", caption, f"Scatter plot. {said}")
+
+
+def _measured(frame: "pd.DataFrame", run: str, metric: str, cost: str) -> Point:
+    """One run's point, with the interval of its speed."""
+    scale = COSTS[cost][1]
+    line = line_of(frame, run, cost, scope=speed_scope(frame)) if cost == "fps" else None
+    low, high = (math.nan, math.nan) if line is None else (float(line["low"]) / scale, float(line["high"]) / scale)
+    return Point(run, cost_of(frame, run, cost) / scale, _value(frame, run, metric), low=low, high=high)
+
+
+def _front_in_words(points: Sequence[Point], front: Sequence[int], unsure: Sequence[int]) -> str:
+    """The front's points, those that may be on it, and what the lines are."""
+    lines = " Lines are 95 % intervals." if any(not math.isnan(point.low) for point in points) else ""
+    best = ", ".join(points[i].name for i in front)
+    if not unsure:
+        return f"On the Pareto front (dashed where it has more than one point): {best}.{lines}"
+    open_ = ", ".join(points[i].name for i in unsure)
+    return (
+        f"Whether on the Pareto front cannot be told: {open_}, as the interval meets that of another run of no less accuracy; so no front is drawn."
+        f"{f' On it: {best}.' if best else ''}{lines}"
+    )
 
 
 def class_bars(lines: "pd.DataFrame", runs: Sequence[str], metric: str, key: str) -> Figure | None:
@@ -222,7 +276,7 @@ def grouped_bars(
                 places, values, wide * 0.9, color=look.color, hatch=look.hatch, edgecolor=plots.PAPER, linewidth=0.5,
                 label=plots.named(run), yerr=plots.error_bars(values, *ends), ecolor=plots.GREY, capsize=2,
             )  # fmt: skip
-            printed = [math.nan if line is None else float(line["published"]) for line in lines]
+            printed = [_comparable(line) for line in lines]
             axes.plot(places, printed, "D", markerfacecolor="none", markeredgecolor=plots.PAPER, markersize=7)
         axes.set_xticks(range(len(metrics)), list(metrics.values()))
         axes.set_ylabel("%")

@@ -1,13 +1,14 @@
 """``m2fbench report``: from run directories to one page, and to tables and figures as files beside it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from m2fbench.analysis.runs import Run, open_runs
 from m2fbench.environment import version_of
 from m2fbench.errors import StoreError
+from m2fbench.reporting.card.text import prose
 from m2fbench.reporting.page import sections_costs, sections_findings, sections_results, sections_summary
 from m2fbench.reporting.page.frame import frame_of
 from m2fbench.reporting.page.html import render
@@ -15,7 +16,7 @@ from m2fbench.reporting.page.looking import Compared, Effort, compare_all, look
 from m2fbench.reporting.page.records import Page, Section, all_parts
 from m2fbench.reporting.page.sections_results import Material
 from m2fbench.reporting.page.table_text import csv_of, latex_of, markdown_of
-from m2fbench.writing import make_folder, write_atomically
+from m2fbench.writing import check_folder, make_folder, write_atomically
 
 LIST = "report-files.json"
 """Of the files that a report has written, so that the next one knows which are its own."""
@@ -35,8 +36,8 @@ def write_report(paths: Sequence[str | Path], output: Path, request: ReportReque
     holds files of others under the same names, of a page before anything is worked on, and before anything is written."""
     request.effort.tell("opening the runs")
     own = _own_files(output)
+    check_folder(output)
     runs = open_runs(paths, data=request.data)
-    make_folder(output)  # where that cannot be, it is said before minutes of work
     effort = request.effort.over(len(runs))
     material = gather(runs, effort)
     compared = [(name, one) for name, of in material.suites.items() for one in compare_all(of, effort)]
@@ -122,10 +123,36 @@ def files_of(sections: Sequence[Section], page: Page) -> dict[str, str | bytes]:
     return files
 
 
+def indexes_of(files: Mapping[str, str | bytes], page: Page) -> dict[str, str]:
+    """tables/README.md and figures/README.md: what each of these files shows, by the page's titles above it, which name runs, and its own."""
+    found, titles = {}, {"all-figures": "Every figure of every run, a line a figure"}
+    titles |= {figure.key: figure.title for figure in page.lead} | dict(_titles(page.sections))
+    for folder in ("tables", "figures"):
+        kinds: dict[str, list[str]] = {}
+        for name in files:
+            path = PurePosixPath(name)
+            if str(path.parent) == folder:
+                kinds.setdefault(path.stem, []).append(path.suffix)
+        lines = [f"- {prose(titles.get(key, key))}: {', '.join(f'`{key}{kind}`' for kind in of)}" for key, of in kinds.items()]
+        if lines:
+            found[f"{folder}/README.md"] = "\n".join([prose(page.title), "", prose(page.summary), "", *lines]) + "\n"
+    return found
+
+
+def _titles(sections: Iterable[Section], above: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """(key, title below the titles of its sections) of every table and figure."""
+    for section in sections:
+        titles = (*above, section.title)
+        named = [*((t.key, t.title) for t in section.tables), *((f.key, f.title) for f in section.figures)]
+        yield from ((key, " › ".join((*titles, title))) for key, title in named)
+        yield from _titles(section.parts, titles)
+
+
 def write_page(page: Page, output: Path, own: set[str], further: dict[str, str | bytes]) -> list[Path]:
     """The page and its files, each whole or not at all; those that an earlier report left and this one has not are removed. own: names of the
     files that may be written over."""
     files: dict[str, str | bytes] = {"report.html": render(page)} | files_of(page.sections, page) | further
+    files |= indexes_of(files, page)
     taken = [name for name in files if name not in own and (output / name).exists()]
     if taken:
         raise StoreError(f"{output / taken[0]}: there is such a file, and no report has written it; choose another folder with -o")

@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from m2fbench.analysis.findings import Difference, Estimate, SubsetFinding
+from m2fbench.analysis.findings import Difference
 from m2fbench.analysis.runs import Run
+from m2fbench.analysis.worst import worst_subset
 from m2fbench.reporting.page.frame import cost_of, line_of, speed_scope
 from m2fbench.reporting.page.looking import Compared, Looked
 from m2fbench.reporting.page.records import Headline, InShort
-from m2fbench.reporting.page.sections_results import Material, machine_of, said_by
+from m2fbench.reporting.page.sections_results import Material, disturbed, machine_of, said_by
 from m2fbench.reporting.page.tables import MAIN, record_key, task_of
 from m2fbench.reporting.terminal.comparison import verdict
 
@@ -46,10 +47,11 @@ def _context(line: "pd.Series[float]") -> str:
 
 def _cost_headlines(material: Material, run: Run) -> Iterator[Headline]:
     scope = speed_scope(material.frame)
+    slowed = "; disturbed: see warnings" if disturbed(run.speed) else ""
     for cost, unit, scale, context in (
         ("parameters", "M parameters", 1e6, ""),
         ("FLOPs", "G FLOPs an image", 1e9, "a multiply-add is one"),
-        ("fps", "images a second", 1.0, f"scope {scope}, {machine_of(run.speed)}"),
+        ("fps", "images a second", 1.0, f"scope {scope}, {machine_of(run.speed)}{slowed}"),
     ):
         value = cost_of(material.frame, run.label, cost) / scale
         if not math.isnan(value):
@@ -96,21 +98,11 @@ def _weaknesses(material: Material, run: Run, looked: Looked) -> Iterator[tuple[
     if len(worst):
         named = ", ".join(f"{line.category} {line.value:.1f}" for line in worst.itertuples())
         yield "worst classes", f"{by_class} of {named}", "classes"
-    weakest = _weakest(looked, metric, material.value(run, metric))
-    if weakest is not None:
-        e = weakest.figures[metric]
-        said = f"{weakest.attribute}, {weakest.subset}: {metric} {e.value:.1f} ({e.low:.1f} to {e.high:.1f})"
-        yield "worst subset", said, "subsets"
-
-
-def _weakest(looked: Looked, metric: str, overall: float) -> SubsetFinding | None:
-    """The subset of the lowest figure, of those that rest on enough and whose whole interval is below the figure over everything."""
-    below = [
-        (estimate.value, number, subset)
-        for number, subset in enumerate(looked.disaggregation.subsets if looked.disaggregation else ())
-        if subset.enough and (estimate := subset.figures.get(metric, Estimate(math.nan))).has_interval and estimate.high < overall
-    ]
-    return min(below)[2] if below else None
+    worst = worst_subset(task_of(run), looked.disaggregation, looked.intervals)
+    if worst is not None:
+        e, where = worst.estimate, f"{worst.subset.attribute}, {worst.subset.subset}"
+        lost = f"{worst.loss:.1f} points less than over all, the largest loss of the subsets measured"
+        yield "worst subset", f"{where}: {worst.figure} {e.value:.1f} ({e.low:.1f} to {e.high:.1f}), {lost}", "subsets"
 
 
 def _signed(value: float) -> str:
