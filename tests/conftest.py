@@ -18,10 +18,6 @@ import torch
 from m2fbench.datasets.scenes import CATEGORIES
 from m2fbench.models.load import LoadedModel
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and threads that wait for each other's are slower than one
-    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
-    torch.set_num_threads(1)
-
 ROOT = Path(__file__).parent.parent
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(os.environ.get("M2FBENCH_GOLDEN", ROOT.parent / "shared"))
