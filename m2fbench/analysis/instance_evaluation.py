@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from m2fbench.analysis.runs import Evidence
-from m2fbench.errors import PredictionsError
 from m2fbench.metrics import coco_files
 from m2fbench.metrics.kept import Kept
 
@@ -25,16 +24,5 @@ def evaluation_of(evidence: Evidence) -> Any:
 
 
 def _evaluated(evidence: Evidence, results: Path) -> Any:
-    import hotcoco
-
     with coco_files.integer_ids(evidence.dataset, results, evidence.image_ids) as (truth, entries, ids):
-        try:
-            known = hotcoco.COCO(truth if isinstance(truth, dict) else str(truth))
-            found = known.load_res(str(entries))
-        except ValueError as error:
-            raise PredictionsError(f"{results}: cannot be scored: {error}") from error
-        evaluation = hotcoco.COCOeval(known, found, "segm")
-        evaluation.params.img_ids = list(ids.values())
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
+        return coco_files.evaluated(truth, entries, list(ids.values()), results)

@@ -7,7 +7,6 @@ are ignored, at most 1/10/100 detections an image, IoU 0.50 to 0.95. Its -1 for 
 import importlib.metadata
 from collections.abc import Sequence
 
-from m2fbench.errors import PredictionsError
 from m2fbench.metrics import coco_files
 from m2fbench.metrics.coco_statistics import coco_statistics
 from m2fbench.metrics.instance_matching import pairs_of
@@ -46,22 +45,12 @@ class CocoAP:
         self, dataset: Dataset, predictions: Predictions, image_ids: Sequence[ImageId], rules: ScoringRules
     ) -> tuple[Measurement, ...]:
         """Figures in percent over the categories that are things, and how many truth instances each of these has."""
-        import hotcoco
-
         assert predictions.instances is not None
         with coco_files.integer_ids(dataset, predictions.instances, image_ids) as (truth, results, ids):
             truths = coco_files.truth_instances(dataset, truth, list(ids.values()))
             if not image_ids:  # the evaluator would take none for all
                 return (*coco_files.measurements(coco_files.undefined(dataset), dataset, _FIGURES, _PER_CLASS), *truths)
-            try:
-                known = hotcoco.COCO(truth if isinstance(truth, dict) else str(truth))
-                found = known.load_res(str(results))
-            except ValueError as error:
-                raise PredictionsError(f"{predictions.instances}: cannot be scored: {error}") from error
-            evaluation = hotcoco.COCOeval(known, found, "segm")
-            evaluation.params.img_ids = list(ids.values())
-            evaluation.evaluate()
-            evaluation.accumulate()
+            evaluation = coco_files.evaluated(truth, results, list(ids.values()), predictions.instances)
             arrays = evaluation.eval or {}
         return (*coco_files.measurements(arrays, dataset, _FIGURES, _PER_CLASS), *truths)
 

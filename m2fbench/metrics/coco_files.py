@@ -79,6 +79,23 @@ def integer_ids(
         yield document, results, {i: numbers[i] for i in image_ids}
 
 
+def evaluated(truth: Path | JsonObject, results: Path, image_ids: Sequence[int], source: Path) -> Any:
+    """hotcoco's evaluation of masks over these images, accumulated. truth, results, image_ids: as ``integer_ids`` gives them; source: the
+    predictions' file, for the message. Raises PredictionsError."""
+    import hotcoco
+
+    try:
+        known = hotcoco.COCO(truth if isinstance(truth, dict) else str(truth))
+        found = known.load_res(str(results))
+    except ValueError as error:
+        raise PredictionsError(f"{source}: cannot be scored: {error}") from error
+    evaluation = hotcoco.COCOeval(known, found, "segm")
+    evaluation.params.img_ids = list(image_ids)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
+
+
 def load_truth(truth: Path | JsonObject) -> JsonObject:
     """The content of COCO annotations."""
     if isinstance(truth, dict):

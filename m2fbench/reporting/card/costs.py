@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 
 from m2fbench.analysis.runs import Run
+from m2fbench.analysis.words import counted
 from m2fbench.reporting.card.disturbed import marked, warnings
 from m2fbench.reporting.card.facts import CardFacts, SuiteRuns
-from m2fbench.reporting.card.text import code, counted, escape, listed, needed, number, prose, table
+from m2fbench.reporting.card.text import code, escape, listed, needed, number, prose, table
 from m2fbench.results import RunResult
 from m2fbench.types import JsonObject
 

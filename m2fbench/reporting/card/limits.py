@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator
 
 from m2fbench.analysis.runs import Run
+from m2fbench.analysis.words import counted
 from m2fbench.analysis.worst import worst_subset
 from m2fbench.reporting.card.facts import MAIN, CardFacts, SuiteRuns
 from m2fbench.reporting.card.metadata import interval_of
 from m2fbench.reporting.card.results import FEW, by_size, class_figure, classes, told_errors, what_differs
-from m2fbench.reporting.card.text import counted, escape, listed, number, prose, with_span
+from m2fbench.reporting.card.text import escape, listed, number, prose, with_span
 
 WEAKEST = 3
 CALIBRATED = 0.05

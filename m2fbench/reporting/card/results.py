@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from m2fbench.analysis.findings import ErrorFindings, ErrorShare, Estimate, SubsetFinding
 from m2fbench.analysis.object_subsets import CONVENTION
 from m2fbench.analysis.runs import Run
+from m2fbench.analysis.words import counted
 from m2fbench.reporting.card.disturbed import MARK, marked
 from m2fbench.reporting.card.facts import MAIN, SuiteRuns
 from m2fbench.reporting.card.metadata import FIGURES, TASKS, interval_of, long_name
 from m2fbench.reporting.card.text import (
     INTERVAL,
     MENDING,
-    counted,
     escape,
     folded,
     listed,

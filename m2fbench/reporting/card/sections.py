@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+from m2fbench.analysis.words import counted
 from m2fbench.environment import version_of
 from m2fbench.labels import label_set
 from m2fbench.reporting.card.costs import machine
@@ -10,7 +11,7 @@ from m2fbench.reporting.card.facts import CardFacts, SuiteRuns
 from m2fbench.reporting.card.metadata import TASKS, own_metadata, split_of
 from m2fbench.reporting.card.results import headline_sentence, sure
 from m2fbench.reporting.card.start import run_command
-from m2fbench.reporting.card.text import code, counted, escape, folded, listed, needed, prose
+from m2fbench.reporting.card.text import code, escape, folded, listed, needed, prose
 from m2fbench.types import Head, JsonObject
 
 PAPER = "https://arxiv.org/abs/2112.01527"

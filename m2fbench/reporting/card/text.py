@@ -83,10 +83,6 @@ def listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
 
 
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def needed(who: str) -> str:
     """What no measurement and no config can say, and who can."""
     return f"{MISSING} (known to {who})"
