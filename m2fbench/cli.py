@@ -43,8 +43,11 @@ from m2fbench.cli_common import (
 )
 from m2fbench.cli_compare import compare
 from m2fbench.cli_costs import flops
+from m2fbench.cli_dashboard import dashboard
 from m2fbench.cli_datasets import app as datasets_app
 from m2fbench.cli_examine import examine
+from m2fbench.cli_history import app as history_app
+from m2fbench.cli_nightly import nightly
 from m2fbench.cli_report import report
 from m2fbench.cli_show import show_image
 from m2fbench.cli_speed import speed
@@ -72,6 +75,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(datasets_app)
+app.add_typer(history_app)
 app.command()(flops)
 app.command()(speed)
 app.command()(report)
@@ -80,6 +84,8 @@ app.command(name="show")(show_image)
 app.command()(examine)
 app.command()(card)
 app.command(name="card-check")(card_check)
+app.command()(nightly)
+app.command()(dashboard)
 
 
 class Listing(StrEnum):

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ LIBRARIES = (
     "nvidia-ml-py",
     "codecarbon",
 )
+MACHINE = "M2FBENCH_MACHINE"
+"""Environment variable with a name for the machine; where there is none, machines are told apart by their hardware."""
 IDENTITY_LIBRARIES = ("torch", "transformers", "pillow")  # those whose version can move a prediction
 
 
@@ -46,6 +49,8 @@ def describe_environment() -> JsonObject:
         "machine": platform.machine(),
         "processor": _processor(),
         "cpu_count": os.cpu_count(),
+        "machine_name": os.environ.get(MACHINE) or None,
+        "driver": _driver(),
         "libraries": {name: version_of(name) for name in LIBRARIES},
     }
 
@@ -58,6 +63,15 @@ def _processor() -> str | None:
     except OSError:
         pass
     return platform.processor() or None
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's kernel driver; None where there is none."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", Path("/proc/driver/nvidia/version").read_text())
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def _source_commit() -> str | None:

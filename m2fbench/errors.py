@@ -9,6 +9,9 @@
     ├── PredictionsError     a predictions file that cannot be scored
     ├── CardError            a model card that cannot be read, or is not about what was measured
     ├── StoreError           a run directory that cannot be written, is in use, or belongs to another run
+    ├── HistoryError         a history that cannot be opened or written, or that has no such result
+    ├── NightlyError         a nightly's configuration that does not say what it should, or a night that cannot be run
+    ├── ExtraError           an optional package that is asked for and not installed; the message names the extra
     ├── DeviceError          a device that is not here
     │   └── UnsupportedError a variant that this device or model cannot do; a run reports it and goes on with the others
     └── EmissionsError       grams of CO2e are asked for and cannot be given: codecarbon is missing, or it does not know the country
@@ -44,6 +47,15 @@ class CardError(M2FBenchError): ...
 
 
 class StoreError(M2FBenchError): ...
+
+
+class HistoryError(M2FBenchError): ...
+
+
+class NightlyError(M2FBenchError): ...
+
+
+class ExtraError(M2FBenchError): ...
 
 
 class DeviceError(M2FBenchError): ...

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from m2fbench.analysis.runs import Run
-from m2fbench.profiling.disturbances import disturbances
+from m2fbench.history.entries import disturbed
 from m2fbench.reporting.images.picture import safe_name
 from m2fbench.reporting.page import plots_accuracy
 from m2fbench.reporting.page.frame import cost_of, value_of
@@ -67,14 +67,6 @@ def machine_of(result: RunResult | None) -> str:
         ((result.environment if result else None) or {}).get("processor") if device.get("kind") == "cpu" else device.get("name")
     )
     return str(machine or device.get("kind") or "device unknown")
-
-
-def disturbed(result: RunResult | None) -> bool:
-    """Whether something slowed a speed measurement down or made it drift; its warnings then say what."""
-    if result is None or result.kind != "speed":
-        return False
-    machine = (result.details or {}).get("machine") or {}
-    return bool(disturbances(machine)) or any("latencies drift" in warning for warning in result.warnings)
 
 
 def overviews(material: Material) -> tuple[Figure, ...]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from m2fbench.analysis.findings import Difference
 from m2fbench.analysis.runs import Run
 from m2fbench.analysis.worst import worst_subset
+from m2fbench.history.entries import disturbed
 from m2fbench.reporting.page.frame import cost_of, line_of, speed_scope
 from m2fbench.reporting.page.looking import Compared, Looked
 from m2fbench.reporting.page.records import Headline, InShort
-from m2fbench.reporting.page.sections_results import Material, disturbed, machine_of, said_by
+from m2fbench.reporting.page.sections_results import Material, machine_of, said_by
 from m2fbench.reporting.page.tables import MAIN, record_key, task_of
 from m2fbench.reporting.terminal.comparison import verdict
 

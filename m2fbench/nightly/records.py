@@ -1,0 +1,123 @@
+"""What a night is made of and what came of it, as plain records."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from m2fbench.analysis.findings import Estimate
+from m2fbench.results import Kind
+from m2fbench.types import Head
+
+VERDICT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the matrix. index: of its suite in the configuration. suite: its name. task: of the suite. measure: what is measured."""
+
+    index: int
+    suite: str
+    row: str
+    variant: str
+    task: Head
+    measure: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """``suite/row/variant``, as run directories lie."""
+        return f"{self.suite}/{self.row}/{self.variant}"
+
+
+OutcomeState = Literal["done", "failed", "timeout", "memory", "unsupported", "unavailable", "no budget", "interrupted"]
+"""done: its results are there. failed: it ended with an error (user error, bug, signal). timeout, memory: ended at its limit, or by the system
+for want of memory. no budget: not begun, or ended, as the night's time was over."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one cell. reason: one line, None where it is done. seconds: it took, all attempts. exit_status: of its process, negative for a
+    signal, None where there was none. log: path of its output, relative to the night's folder. results: SHA-256 of its result files, in the
+    order they were measured."""
+
+    cell: Cell
+    state: OutcomeState
+    reason: str | None = None
+    seconds: float = 0.0
+    exit_status: int | None = None
+    log: str | None = None
+    results: tuple[str, ...] = ()
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One circumstance that differs between two runs (``Entry.circumstances``); None where it was not known."""
+
+    what: str
+    before: object
+    after: object
+
+
+FigureState = Literal["regression", "suspect", "improvement", "steady", "new", "accepted", "unmeasured", "restart"]
+"""regression: the figure stands under its baseline, surely. suspect: tonight it stands out, and too few nights tell. new: nothing to compare with.
+accepted: a regression that a person has accepted. restart: measured under other conditions than the nights before. unmeasured: no figure."""
+
+
+@dataclass(frozen=True)
+class FigureVerdict:
+    """One figure of one cell against one baseline.
+
+    baseline: "last-good", "published" or "release:NAME". difference: value - baseline_value with the paired interval where there is one (points
+    for accuracy, the figure's unit otherwise). evidence: "paired", "level", "published" or "none". since: time of the first bad night,
+    since_result its result. changes: what differs between the last good run and the first bad one. note: one line for the reader.
+    """
+
+    cell: str
+    kind: Kind
+    figure: str
+    unit: str
+    higher_is_better: bool
+    state: FigureState
+    baseline: str
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    baseline_value: float = math.nan
+    difference: Estimate = Estimate(math.nan)  # noqa: RUF009  frozen
+    p_value: float = math.nan
+    evidence: Literal["paired", "level", "published", "none"] = "none"
+    result: str | None = None
+    baseline_result: str | None = None
+    since: str | None = None
+    since_result: str | None = None
+    nights: int = 0
+    changes: tuple[Change, ...] = ()
+    note: str | None = None
+
+
+Status = Literal["regression", "unmeasured", "ok"]
+EXIT_STATUS: dict[Status, int] = {"regression": 1, "unmeasured": 3, "ok": 0}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of a night. status: the worst of what is below. complete: every cell has come to an end."""
+
+    nightly: str
+    title: str
+    night: str
+    started: str
+    finished: str
+    machine: str
+    status: Status
+    complete: bool
+    outcomes: tuple[Outcome, ...]
+    figures: tuple[FigureVerdict, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_status(self) -> int:
+        return EXIT_STATUS[self.status]
+
+    def of(self, *states: FigureState) -> tuple[FigureVerdict, ...]:
+        return tuple(f for f in self.figures if f.state in states)
