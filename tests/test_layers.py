@@ -18,6 +18,7 @@ COMMANDS = {
     "cli_datasets",
     "cli_examine",
     "cli_history",
+    "cli_history_export",
     "cli_nightly",
     "cli_report",
     "cli_show",
