@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from m2fbench.analysis.bootstrap import Progress, bootstrap, difference, false_discovery, narrowness, p_values, percentiles
 from m2fbench.analysis.findings import LEVEL, Comparison, Difference, Estimate, ImageChange
 from m2fbench.analysis.image_evidence import MAIN_FIGURE
-from m2fbench.analysis.intervals import FEWEST_IMAGES
+from m2fbench.analysis.intervals import FEWEST_IMAGES, estimates_of
 from m2fbench.analysis.runs import Evidence, MetricStatistics, Run, Tell, silent, statistics_of
 from m2fbench.analysis.words import counted
 from m2fbench.errors import DatasetError, PredictionsError
@@ -167,9 +167,11 @@ def _differences(pairs: list[Pair], resamples: int, seed: int, progress: Progres
         images = len(ours.statistics.image_ids)
         holding = (ours.statistics.truth_count > 0).sum(0)
         ones, others = _shared(ours.statistics.figures, theirs.statistics.figures)
-        for one, record in zip(ones, _of_columns(a.overall[:, ones], b.overall[:, others], images, images), strict=True):
+        found = _of_columns(a.overall[:, ones], b.overall[:, others], images, images)
+        alone = zip(estimates_of(a.overall[:, ones], images), estimates_of(b.overall[:, others], images), strict=True)
+        for one, record, (first, second) in zip(ones, found, alone, strict=True):
             name = ours.names[ours.statistics.figures[one]]
-            overall.setdefault(name, replace(record, figure=name))
+            overall.setdefault(name, replace(record, figure=name, a_interval=first, b_interval=second))
         for one, other in zip(*_shared(ours.statistics.class_figures, theirs.statistics.class_figures), strict=True):
             name = ours.names[ours.statistics.class_figures[one]]
             found = _of_columns(a.by_class[:, one], b.by_class[:, other], images, holding)

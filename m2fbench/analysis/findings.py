@@ -76,7 +76,8 @@ class Disaggregation:
 class Difference:
     """One figure of two runs over the same images: B - A with its paired interval. p_value: two-sided, of no difference, from the resamples.
     significant: whether the interval leaves out zero. adjusted_p: of a class, by Benjamini and Hochberg over all classes of the figure, so that
-    of the classes picked by it 5 % are expected to be false; NaN over all."""
+    of the classes picked by it 5 % are expected to be false; NaN over all. a_interval, b_interval: of figures over all classes, what each run
+    alone gives over the same draws; not of classes."""
 
     figure: str
     category: str | None
@@ -85,6 +86,8 @@ class Difference:
     difference: Estimate
     p_value: float
     adjusted_p: float = math.nan
+    a_interval: Estimate | None = None
+    b_interval: Estimate | None = None
 
     @property
     def significant(self) -> bool:

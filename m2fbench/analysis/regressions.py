@@ -1,26 +1,218 @@
-"""Whether a figure has changed for good, since when, and by how much: pure functions of a series."""
+"""Whether a figure has changed for good, since when, and by how much: pure functions of a series.
 
-from dataclasses import dataclass
+Nights are read in the order of time. Each is held to what came before it: to the last night in line, where both were compared image by image
+(paired evidence), otherwise to the level and the noise of the nights before. While nights in a row lie off on one side, what they are held to
+stands still, until they are a step (``nights.step_nights``) or one of them is in line again. So what is settled never changes when more
+nights come: only nights of a run at the end are open to it.
+"""
 
-from m2fbench.analysis.series import Detection, Series
+import math
+from dataclasses import replace
+from statistics import median
 
+from m2fbench.analysis.level import Level
+from m2fbench.analysis.nights import (
+    BACK,
+    FEWEST,
+    Evidence,
+    Night,
+    Rules,
+    by_baseline,
+    by_level,
+    by_pair,
+    confirms,
+    figure_of,
+    lost,
+    needed,
+    step_nights,
+    together,
+    weight,
+)
+from m2fbench.analysis.series import Detection, Paired, Point, Series, State, Step
+from m2fbench.analysis.trend import drift
 
-@dataclass(frozen=True)
-class Rules:
-    """alpha: two-sided p at or below which a paired difference stands out. points: the least difference of an accuracy figure, in points,
-    that does. share: the least of any other figure, as a share of its level. sigmas: how many standard deviations of a night's noise a value
-    without paired evidence must lie off. nights: how many in a row make a step of such; paired_nights: of paired ones, where no second
-    run of the night confirmed it. window: nights that a level and its noise are taken from."""
+__all__ = ["Rules", "confirms", "detect"]
 
-    alpha: float = 0.001
-    points: float = 0.05
-    share: float = 0.02
-    sigmas: float = 3.5
-    nights: int = 3
-    paired_nights: int = 2
-    window: int = 20
+KNOWN = 5
+"""Residuals from which on the noise of a series is said."""
 
 
 def detect(series: Series, rules: Rules | None = None) -> Detection:
     """What the series shows, night by night, each judged by what came before it and, for a step, the nights that confirm it."""
-    raise NotImplementedError
+    reader = _Reader(series, rules or Rules())
+    for index in range(len(series.points)):
+        reader.read(index)
+    return reader.detection()
+
+
+class _Reader:
+    """Reads a series from its first night to its last.
+
+    run: the last nights, on one side, that may become a step. in_line: nights of the present level. good: the last of them, None before the
+    first. founded: a step led to the level. opened: places in ``steps`` of regressions that are neither accepted nor recovered from.
+    """
+
+    def __init__(self, series: Series, rules: Rules) -> None:
+        self.points, self.rules, self.figure = series.points, rules, figure_of(series, rules)
+        self.level = Level(rules.window, shares=not self.figure.in_points, together=rules.nights)
+        self.states: list[State] = []
+        self.steps: list[Step] = []
+        self.run: list[Night] = []
+        self.in_line: list[int] = []
+        self.opened: list[int] = []
+        self.good: int | None = None
+        self.founded = False
+        self.conditions: str | None = None
+
+    @property
+    def baseline(self) -> int | None:
+        return self.steps[self.opened[0]].last_good if self.opened else self.good
+
+    def read(self, index: int) -> None:
+        point = self.points[index]
+        if not math.isfinite(point.value):
+            self.states.append("unmeasured")
+        elif point.conditions != self.conditions:
+            self._begin(index, point)
+        else:
+            self.states.append("steady")
+            self._judge(self._held(index, point))
+        if point.accepted:
+            self._accept(index)
+
+    def detection(self) -> Detection:
+        noise = self.level.noise * self.level.scale if self.level.known >= KNOWN else math.nan
+        trend = drift([self.points[k] for k in self.in_line], self.level.value, self.figure.least * self.level.scale)
+        opened = self.steps[self.opened[0]] if self.opened else None
+        return Detection(tuple(self.states), tuple(self.steps), noise, opened, self.baseline, trend)
+
+    def _begin(self, index: int, point: Point) -> None:
+        """Other conditions than before, or none before: nothing of it is held to earlier nights. A run that ends here stays in suspicion."""
+        self.states.append("first" if self.conditions is None else "restart")
+        self.conditions, self.good, self.founded = point.conditions, index, False
+        self.level.restart(point.value)
+        self.run, self.in_line, self.opened = [], [index], []
+
+    def _held(self, index: int, point: Point) -> Night:
+        night = by_level(index, point, self.level, self.figure, self.rules)
+        if pair := self._pair(point, self.good):
+            night = by_pair(night, pair, self.figure, self.rules)
+        if self.opened and (pair := self._pair(point, self.baseline)):
+            loss = abs(self.points[self.baseline or 0].value - self.level.value)
+            night = by_baseline(night, pair, loss, self.figure, self.rules)
+        return night
+
+    def _pair(self, point: Point, index: int | None) -> Paired | None:
+        return None if index is None or not point.paired else point.paired.get(self.points[index].result)
+
+    def _judge(self, night: Night) -> None:
+        if self.run and night.disturbed and night.side != self.run[0].side:
+            self.states[night.index] = "outlier" if night.out else "steady"  # no reason to end what undisturbed nights say
+            return
+        if self.run and (night.refuted or night.side != self.run[0].side):
+            self._settle()
+        if night.refuted:
+            self.states[night.index] = "outlier"
+            self.level.learn(night.value)
+        elif night.side:
+            self.run.append(night)
+            self._decide()
+        else:
+            self._join(night)
+            self.good = night.index
+            self._recover_slowly()
+
+    def _join(self, night: Night) -> None:
+        self.states[night.index] = "steady"
+        self.level.add(night.value)
+        self.in_line.append(night.index)
+
+    def _settle(self) -> None:
+        """The run has ended without a step."""
+        for night in self.run:
+            if self.states[night.index] != "suspect":
+                self._join(night)
+                continue
+            self.states[night.index] = "outlier"
+            if not night.disturbed:  # of which the noise is no part
+                self.level.learn(night.value)
+        self.run = []
+
+    def _decide(self) -> None:
+        run, level, figure, rules = self.run, self.level, self.figure, self.rules
+        founded = self.founded or figure.counted or len(level) >= FEWEST
+        if found := step_nights(run, level, figure, rules, founded=founded):
+            self._step(*found)
+            return
+        suspicious = together(run, level, figure, rules)
+        for night in run:
+            self.states[night.index] = "suspect" if suspicious or night.out else "steady"
+        enough = needed(figure, rules)
+        if weight(run) >= 2 * enough or (suspicious and not founded and weight(run) >= enough):
+            self._follow(suspicious)
+
+    def _follow(self, suspicious: bool) -> None:
+        """The nights stay where they are and are no step: they differ by too little for one, or (suspicious) from too few nights before."""
+        nights = [night.index for night in self.run]
+        for index in () if suspicious else nights:
+            self.states[index] = "steady"
+        self._move(self.run)
+        self.in_line = nights if suspicious else self.in_line + nights
+
+    def _move(self, nights: list[Night]) -> None:
+        """To the level of these nights."""
+        self.level.move(night.value for night in nights)
+        self.good, self.run = nights[-1].index, []
+
+    def _step(self, evidence: Evidence, at_level: list[Night]) -> None:
+        assert self.good is not None  # the first night of a segment is in line
+        run = self.run
+        first = next((night.index for night in at_level if not night.disturbed), at_level[0].index)
+        nights = [night for night in run if night.index >= first]
+        worse = run[0].side == self.figure.worse
+        by_pairs = evidence == "paired" and run[-1].paired  # then the change is the difference that was tested
+        before = self.points[self.good].value if by_pairs else self.level.value
+        accepted = worse and any(self.points[k].accepted for k in range(first, run[-1].index + 1))
+        step = Step(
+            first, self.good, run[-1].index, before, median(night.value for night in nights),
+            "regression" if worse else "improvement", evidence, accepted,
+        )  # fmt: skip
+        for night in run:
+            odd = night.index < first and self.states[night.index] == "suspect"
+            self.states[night.index] = "outlier" if odd else "steady"
+        self.states[first] = step.direction
+        self._move(nights)
+        self.in_line, self.founded = [night.index for night in nights], True
+        if not worse:
+            self.opened = [place for place in self.opened if not self._recovered(self.steps[place], nights)]
+        elif not accepted:
+            self.opened.append(len(self.steps))
+        self.steps.append(step)
+
+    def _loss(self, step: Step) -> float:
+        """What of a regression is still lost at the present level."""
+        return (self.level.value - step.before) * self.figure.worse
+
+    def _recovered(self, step: Step, nights: list[Night]) -> bool:
+        """Whether the step up to these nights has made up for the regression: what is still lost does not stand out."""
+        if any(night.sure for night in nights):
+            return True
+        pairs = [pair for night in nights if (pair := self._pair(self.points[night.index], self.baseline))]
+        if 2 * sum(lost(pair, self.figure, self.rules) for pair in pairs) > len(pairs):
+            return False
+        allowed = max(nights[-1].limit, self.figure.least) * self.level.scale
+        return self._loss(step) <= min(allowed, abs(step.change) / 2)
+
+    def _recover_slowly(self) -> None:
+        """Closes a regression that the level has drifted back from, or risen from in steps too small to be found."""
+        if self.opened and 2 * len(self.level) >= self.rules.window:
+            pair = self._pair(self.points[self.in_line[-1]], self.baseline)
+            if pair is None or not lost(pair, self.figure, self.rules):
+                self.opened = [k for k in self.opened if self._loss(self.steps[k]) > BACK * abs(self.steps[k].change)]
+
+    def _accept(self, index: int) -> None:
+        """What has changed up to a night that a person has accepted is no alarm any more."""
+        for place in self.opened:
+            if self.steps[place].first <= index:
+                self.steps[place] = replace(self.steps[place], accepted=True)
+        self.opened = [place for place in self.opened if not self.steps[place].accepted]

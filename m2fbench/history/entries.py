@@ -1,5 +1,6 @@
 """From a result to what the history knows of it: pure."""
 
+import datetime
 import hashlib
 import json
 import math
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from m2fbench.history.records import Entry, Figure
 from m2fbench.profiling.disturbances import disturbances
-from m2fbench.results import RunResult
+from m2fbench.results import Kind, RunResult
 from m2fbench.types import JsonObject, Measurement
 
 _LATER = {"protocol.version", "dataset.images_sha256", "dataset.missing_images"}
@@ -26,7 +27,7 @@ def entry_of(result: RunResult, sha256: str, origins: tuple[str, ...] = ()) -> E
         row=result.row,
         variant=str(result.variant["name"]),
         limit=result.limit or 0,
-        time=result.finished or result.started or "",
+        time=utc(result.finished or result.started),
         machine=machine_of(result),
         circumstances=circumstances_of(result),
         conditions=conditions_of(result),
@@ -80,6 +81,20 @@ def conditions_of(result: RunResult) -> JsonObject:
     if result.kind == "speed":
         found["scopes"] = {k: v.get("heads") for k, v in ((result.details or {}).get("scopes") or {}).items()}
     return {key: value for key, value in _flat(found) if key not in _LATER and value is not None}
+
+
+def depends_on_machine(kind: Kind, figure: str, unit: str) -> bool:
+    """Whether another machine gives another figure, so that it has a series of its own. A speed run gives accuracy and the model's own size
+    besides, which do not depend on it, or not by more than the paired comparison sees."""
+    return kind == "speed" and unit != "percent" and figure not in ("parameters", "weight_memory")
+
+
+def utc(time: str | None) -> str:
+    """An ISO 8601 time as UTC to the second, so that times sort as texts; one without a zone is UTC. "" for none."""
+    if not time:
+        return ""
+    found = datetime.datetime.fromisoformat(time)
+    return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC).isoformat(timespec="seconds")
 
 
 def conditions_hash(conditions: Mapping[str, object]) -> str:

@@ -1,14 +1,24 @@
 """The configuration of a nightly, as pydantic models: strict, frozen, and described, since editors show the descriptions."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from m2fbench.analysis.regressions import Rules
 from m2fbench.sections import Finite, Kinds, Name, Strict
 
 Positive = Annotated[Finite, Field(gt=0)]
-Baseline = Annotated[str, Field(pattern=r"^(last-good|published|release:[A-Za-z0-9][A-Za-z0-9._-]*)$")]
+_BASELINE = r"^(last-good|published|release:[A-Za-z0-9][A-Za-z0-9._-]*)$"
+
+
+def _checked_baseline(value: str) -> str:
+    if not re.fullmatch(_BASELINE, value):
+        raise ValueError("'last-good', 'published' or 'release:NAME'")
+    return value
+
+
+Baseline = Annotated[str, AfterValidator(_checked_baseline), WithJsonSchema({"type": "string", "pattern": _BASELINE})]
 
 
 class Budget(Strict):

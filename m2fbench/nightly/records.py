@@ -28,6 +28,18 @@ class Cell:
         return f"{self.suite}/{self.row}/{self.variant}"
 
 
+@dataclass(frozen=True)
+class NightFacts:
+    """What a night is called. nightly: the configuration's name. night: the night's own, unique within an output folder. started: UTC, ISO 8601.
+    machine: what ran it, in words."""
+
+    nightly: str
+    title: str
+    night: str
+    started: str
+    machine: str
+
+
 OutcomeState = Literal["done", "failed", "timeout", "memory", "unsupported", "unavailable", "no budget", "interrupted"]
 """done: its results are there. failed: it ended with an error (user error, bug, signal). timeout, memory: ended at its limit, or by the system
 for want of memory. no budget: not begun, or ended, as the night's time was over."""

@@ -1,0 +1,145 @@
+"""``m2fbench history export``: a history's figures as files that others read, or as runs of an MLflow server."""
+
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from m2fbench.cli_common import USER_ERROR, fail, warn
+
+if TYPE_CHECKING:
+    from m2fbench.history.export_files import FileFormat
+    from m2fbench.history.history import History
+    from m2fbench.history.records import Entry
+    from m2fbench.reporting.terminal.waiting import Waiting
+
+
+class ExportFormat(StrEnum):
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+    mlflow = "mlflow"
+
+
+_FILES: "dict[ExportFormat, FileFormat]" = {ExportFormat.json: "json", ExportFormat.csv: "csv", ExportFormat.parquet: "parquet"}
+
+
+class KindName(StrEnum):
+    accuracy = "accuracy"
+    speed = "speed"
+    flops = "flops"
+
+
+def export(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file, whose suffix tells the format; - for stdout (json, csv).")
+    ] = None,
+    format_: Annotated[ExportFormat | None, typer.Option("--format", help="In place of what the file's suffix says.")] = None,
+    history: Annotated[
+        str, typer.Option(envvar="M2FBENCH_HISTORY", help="Folder of the history, or an address that fsspec opens.")
+    ] = "history",
+    uri: Annotated[
+        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="mlflow: the tracking server, such as http://HOST:5000.")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="mlflow: the experiment for all runs, in place of m2fbench/SUITE for each suite.")
+    ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also the figures by class.")] = False,
+    circumstances: Annotated[
+        bool, typer.Option("--circumstances", help="json, csv, parquet: also all that may explain a change, in every row.")
+    ] = False,
+    suite: Annotated[list[str] | None, typer.Option(help="Of this suite only; repeatable.")] = None,
+    checkpoint: Annotated[list[str] | None, typer.Option(help="Of this row only; repeatable.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Of this variant only; repeatable.")] = None,
+    kind: Annotated[list[KindName] | None, typer.Option(help="Of this kind only; repeatable.")] = None,
+    machine: Annotated[list[str] | None, typer.Option(help="Of this machine only; repeatable.")] = None,
+    figure: Annotated[
+        list[str] | None, typer.Option(help="This figure only (mlflow: results that have it, whole); repeatable.")
+    ] = None,
+    since: Annotated[str, typer.Option(help="From this time on (UTC, or the beginning of one: 2026-11).")] = "",
+    until: Annotated[str, typer.Option(help="Up to this time, what it begins included.")] = "",
+) -> None:
+    """Write a history's figures as JSON, CSV or Parquet, or as runs of an MLflow tracking server."""
+    from m2fbench.history.history import History
+    from m2fbench.history.records import Selection
+    from m2fbench.reporting.terminal.waiting import Waiting
+
+    form = _form(format_, output, uri)
+    selection = Selection(
+        suites=tuple(suite or ()), rows=tuple(checkpoint or ()), variants=tuple(variant or ()), kinds=tuple(k.value for k in kind or ()),
+        machines=tuple(machine or ()), figures=tuple(figure or ()), since=since, until=until,
+    )  # fmt: skip
+    console = Console(stderr=True, highlight=False, markup=False)
+    with History(history, tell=lambda what: warn(console, [what])) as opened:
+        with Waiting(console) as waiting:
+            entries = opened.entries(selection)
+            if form is ExportFormat.mlflow:
+                said = _to_mlflow(history, entries, str(uri), experiment, per_class, waiting)
+            else:
+                said = _to_file(opened, entries, _FILES[form], output, selection.figures, per_class, circumstances, waiting)
+        for line in said:
+            console.print(Text(line), soft_wrap=True)
+        if problems := opened.problems():
+            warn(console, [f"not exported, as it cannot be read: {len(problems)} files, the first: {problems[0].message}"])
+
+
+def _form(form: ExportFormat | None, output: Path | None, uri: str | None) -> ExportFormat:
+    """What is asked for; ends with status 2 where the options do not go together."""
+    if form is None and output is not None:
+        suffix = output.suffix.lower().lstrip(".")
+        form = next((f for f in _FILES if f.value == suffix), None)
+    if form is None:
+        fail(
+            "error: the format is not told: expected --format json, csv, parquet or mlflow, or -o FILE.csv (.json, .parquet)",
+            USER_ERROR,
+        )
+    if form is ExportFormat.mlflow:
+        if output is not None:
+            fail(f"error: --format mlflow writes to a server, not to -o {output}; leave -o out", USER_ERROR)
+        if not uri:
+            fail("error: which MLflow server? give --uri http://HOST:5000, or set MLFLOW_TRACKING_URI", USER_ERROR)
+    if form is ExportFormat.parquet and _is_stdout(output):
+        fail("error: Parquet is no text for stdout: name a file with -o FILE.parquet", USER_ERROR)
+    return form
+
+
+def _is_stdout(output: Path | None) -> bool:
+    return output is None or str(output) == "-"
+
+
+def _to_file(
+    history: "History", entries: "list[Entry]", form: "FileFormat", output: Path | None, figures: tuple[str, ...], per_class: bool,
+    circumstances: bool, waiting: "Waiting",
+) -> Iterator[str]:  # fmt: skip
+    from m2fbench.history.export_files import write_file, write_stream
+    from m2fbench.history.exporting import columns, rows
+
+    found = rows(entries, figures=figures, result_of=history.result if per_class else None, circumstances=circumstances)
+    if output is None or _is_stdout(output):
+        write_stream(sys.stdout.buffer, form, columns(circumstances), found)
+        return iter(())
+    waiting.tell(f"writing {len(entries)} results")
+    number = write_file(output, form, columns(circumstances), found)
+    return iter([f"written: {output}, {number} rows of {len(entries)} results"])
+
+
+def _to_mlflow(
+    history: str, entries: "list[Entry]", uri: str, experiment: str | None, per_class: bool, waiting: "Waiting"
+) -> Iterator[str]:
+    from m2fbench.history.mlflow_export import contents_of, export_runs
+
+    waiting.tell(f"sending {len(entries)} results")
+    done = export_runs(
+        entries, contents_of(history), uri=uri, experiment=experiment, per_class=per_class, progress=waiting.progress
+    )
+    yield f"{done.new} runs are new, {done.completed} were completed, {done.known} were there already"
+    for name in done.experiments:
+        yield f"experiment: {name}"
+    if done.unmeasured:
+        yield f"{done.unmeasured} figures without a value are no metrics; the tag m2fbench.unmeasured of their runs names them"
+    yield from done.notes

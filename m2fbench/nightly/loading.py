@@ -1,0 +1,154 @@
+"""A nightly's configuration from its YAML file, with every suite that it names, all checked before anything runs."""
+
+from collections.abc import Iterator
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from m2fbench.errors import M2FBenchError, NightlyError, SuiteError
+from m2fbench.nightly.config import NightlyConfig, NightlySuite
+from m2fbench.nightly.matrix import CellPlan, cells_of
+from m2fbench.nightly.processes import memory_is_told
+from m2fbench.suite import Suite, load_suite
+from m2fbench.suite_text import described, expand, place, problems_of
+from m2fbench.types import JsonObject
+from m2fbench.yaml_lines import Lines, read_yaml
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Nightly:
+    """A configuration, ready to run. folder: that its file stands in, in which a night is run, and to which the relative paths of its suites
+    refer too. history: an absolute path or an address. output, dashboard: absolute. suites: by place in the configuration."""
+
+    path: Path
+    folder: Path
+    config: NightlyConfig
+    history: str
+    output: Path
+    dashboard: Path | None
+    suites: tuple[Suite, ...]
+    cells: tuple[CellPlan, ...]
+
+
+def load_nightly(path: Path, *, history: str | None = None, output: Path | None = None, device: Device | None = None) -> Nightly:
+    """Read and check it. history, output, device: in place of the configuration's; relative ones refer to the present folder.
+
+    Raises NightlyError with ``file:line: key: expected ..., got ...``, one line for every problem of the file, or of a suite.
+    """
+    path = path.expanduser().absolute()
+    config, lines = _read(path)
+    if device is not None:
+        config = config.model_copy(update={"device": device})
+    folder = path.parent
+    chosen = _address(config.history, folder) if history is None else _address(history, Path.cwd())
+    suites, cells = _matrix(config, path, lines)
+    if config.budget.memory_GB is not None and not memory_is_told():
+        where = place(path, lines, ("budget", "memory_GB"))
+        raise NightlyError(f"{where}: this system does not tell what memory a process takes (Linux's /proc does); leave it out")
+    return Nightly(
+        path, folder, config, chosen, _absolute(config.output, folder) if output is None else _absolute(str(output), Path.cwd()),
+        None if config.dashboard is None else _absolute(config.dashboard, folder), suites, cells,
+    )  # fmt: skip
+
+
+def schema() -> JsonObject:
+    """The JSON Schema of the configuration."""
+    document = NightlyConfig.model_json_schema()
+    return document | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "m2fbench nightly"}
+
+
+def _read(path: Path) -> tuple[NightlyConfig, Lines]:
+    try:
+        document, lines = read_yaml(path)
+        if not isinstance(document, dict):
+            raise SuiteError(f"{path}:1: expected a mapping with the keys of a nightly, got {described(document)}")
+        document = expand(document, (), path, lines)
+    except SuiteError as error:
+        raise NightlyError(str(error)) from error
+    problems = problems_of(NightlyConfig, document, (), path, lines)
+    if problems:
+        raise NightlyError("\n".join(problems))
+    return NightlyConfig.model_validate(document), lines
+
+
+def _matrix(config: NightlyConfig, path: Path, lines: Lines) -> tuple[tuple[Suite, ...], tuple[CellPlan, ...]]:
+    suites: list[Suite] = []
+    cells: list[CellPlan] = []
+    problems: list[str] = []
+    with chdir(path.parent):
+        for index, entry in enumerate(config.suites):
+            try:
+                suite = load_suite(entry.suite, overrides(entry))
+                planned = cells_of(index, entry, suite)
+            except M2FBenchError as error:
+                problems += [_blamed(path, lines, index, entry, line) for line in str(error).split("\n")]
+                continue
+            problems += list(_twice(planned, cells, path, lines))
+            suites.append(suite)
+            cells += planned
+    if problems:
+        raise NightlyError("\n".join(problems))
+    return tuple(suites), tuple(cells)
+
+
+def overrides(entry: NightlySuite) -> list[str]:
+    """What ``--set`` says to the suite."""
+    measure = [] if entry.measure is None else [f"measure=[{', '.join(entry.measure)}]"]
+    return [*entry.set, *measure]
+
+
+_KEYS = {"--only ": "only", "--variant ": "variants", "--set ": "set"}
+
+
+def _blamed(path: Path, lines: Lines, index: int, entry: NightlySuite, message: str) -> str:
+    """A message about a suite's entry, at the place of the key that it is about."""
+    option = next((option for option in _KEYS if message.startswith(option)), None)
+    if option is None:
+        return f"{place(path, lines, ('suites', index, 'suite'))}: {message}"
+    values: list[str] = getattr(entry, _KEYS[option])
+    told = message.removeprefix(option)
+    number = next((k for k, value in enumerate(values) if told.startswith(value.partition("=")[0])), 0)
+    return f"{place(path, lines, ('suites', index, _KEYS[option], number))}: {told}"
+
+
+def _twice(planned: list[CellPlan], before: list[CellPlan], path: Path, lines: Lines) -> Iterator[str]:
+    """Two entries may share a suite, but no cell: its run directory is named after it."""
+    taken = {one.cell.name: one.cell.index for one in before}
+    for one in planned:
+        if one.cell.name in taken:
+            where = place(path, lines, ("suites", one.cell.index))
+            yield (
+                f"{where}: expected every cell once, but {one.cell.name} is one of suites.{taken[one.cell.name]} already; leave it out with "
+                f"'only' or 'variants', or give a copy of the suite another name"
+            )
+            return
+
+
+def _address(text: str, folder: Path) -> str:
+    return text if "://" in text else str(_absolute(text, folder))
+
+
+def _absolute(text: str, folder: Path) -> Path:
+    return (folder / Path(text).expanduser()).resolve()
+
+
+def problems_beforehand(nightly: Nightly) -> list[str]:
+    """What can be seen to be wrong without running: checkpoints' references and datasets, one line each."""
+    from m2fbench.models.checkpoint import problem_of
+    from m2fbench.scoring import check_truth, open_dataset
+
+    found: dict[str, None] = {}
+    with chdir(nightly.folder):
+        for entry, suite in zip(nightly.config.suites, nightly.suites, strict=True):
+            try:
+                check_truth(open_dataset(suite, entry.data))
+            except M2FBenchError as error:
+                found[f"{suite.suite}: {error}"] = None
+        for one in nightly.cells:
+            row = one.spec.row
+            if one.unavailable is None and (problem := problem_of(row.checkpoint, row.config, row.labels)):
+                found[f"{one.cell.suite}/{one.cell.row}: {problem}"] = None
+    return list(found)

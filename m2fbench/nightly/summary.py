@@ -1,0 +1,120 @@
+"""A verdict as Markdown, in the form that GitHub shows as a job summary."""
+
+from collections.abc import Sequence
+
+from m2fbench.environment import version_of
+from m2fbench.nightly.records import FigureVerdict, Verdict
+from m2fbench.nightly.wording import (
+    MOVED,
+    TextTable,
+    by_importance,
+    cells_table,
+    explanation,
+    figures_table,
+    headline,
+    moved_table,
+    movement,
+    unmeasured_table,
+)
+from m2fbench.reporting.card.text import code, escape, plain, prose
+
+LIMIT = 1_000_000
+"""Bytes. GitHub shows no summary of a step that is longer than 1 MiB."""
+_RESERVED = 4_000
+"""Bytes kept for what stands at the end, and for the lines that say what was left out."""
+_ESCAPED = 400
+"""Characters of a cell of a table."""
+
+
+def summary_markdown(verdict: Verdict, *, url: str | None = None, limit: int = LIMIT) -> str:
+    """limit: in bytes. What is least important is left out where it would be longer, and a line says so. url: of the dashboard."""
+    text = _Bounded(limit - _RESERVED)
+    text.add(f"### {prose(headline(verdict))}\n")
+    title = verdict.title or verdict.nightly
+    text.add(f"{escape(title)} · night {escape(verdict.night)} · {escape(verdict.machine)}{_link(url)}")
+    if not verdict.complete:
+        text.add("\n**The night was interrupted; the same command resumes it.**")
+    moved, undone = moved_table(verdict), unmeasured_table(verdict)
+    _section(text, moved)
+    _details(text, [f for f in by_importance(verdict.of(*MOVED)) if f.state != "accepted"])
+    _section(text, undone)
+    _listed(text, verdict.notes)
+    _folded(text, figures_table(verdict))
+    _folded(text, cells_table(verdict))
+    end = (
+        f"m2fbench {escape(version_of('m2fbench') or 'of no known version')} · started {escape(verdict.started)}, finished "
+        f"{escape(verdict.finished)} · exit status {verdict.exit_status}\n"
+    )
+    return f"{text}\n\n{end}"
+
+
+class _Bounded:
+    """Text that takes no more than so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._parts: list[str] = []
+        self._left = limit
+
+    def add(self, part: str) -> bool:
+        """Whether there was room for it."""
+        size = len(part.encode()) + 1
+        if size > self._left:
+            return False
+        self._left -= size
+        self._parts.append(part)
+        return True
+
+    def force(self, part: str) -> None:
+        """Of the reserve."""
+        self._parts.append(part)
+
+    def __str__(self) -> str:
+        return "\n".join(self._parts)
+
+
+def _link(url: str | None) -> str:
+    if not url:
+        return ""
+    safe = plain(url, 2000).replace("<", "%3C").replace(">", "%3E").replace(" ", "%20")
+    return f" · [dashboard](<{safe}>)" if safe.startswith(("https://", "http://")) else f" · dashboard: {code(url)}"
+
+
+def _rows(text: _Bounded, table: TextTable) -> None:
+    """As many as there is room for."""
+    header = f"| {' | '.join(escape(cell) for cell in table.header)} |"
+    rule = f"| {' | '.join(['---'] * table.words + ['---:'] * (len(table.header) - table.words))} |"
+    lines = (f"| {' | '.join(escape(cell, _ESCAPED) or ' ' for cell in row)} |" for row in table.rows)
+    for number, line in enumerate((f"{header}\n{rule}", *lines)):
+        if not text.add(line):
+            _left_out(text, len(table.rows) - max(0, number - 1), "rows")
+            return
+
+
+def _left_out(text: _Bounded, count: int, what: str) -> None:
+    text.force(f"\n{count} {what} are left out here, as a summary may hold no more than 1 MiB; verdict.json has all.")
+
+
+def _section(text: _Bounded, table: TextTable) -> None:
+    if table.rows and text.add(f"\n#### {table.title}\n"):
+        _rows(text, table)
+
+
+def _folded(text: _Bounded, table: TextTable) -> None:
+    if table.rows and text.add(f"\n<details>\n<summary>{table.title} ({len(table.rows)})</summary>\n"):
+        _rows(text, table)
+        text.force("\n</details>")
+
+
+def _details(text: _Bounded, figures: Sequence[FigureVerdict]) -> None:
+    for number, figure in enumerate(figures):
+        lines = "\n".join(f"- {prose(line)}" for line in explanation(figure))
+        if not text.add(f"\n**{figure.state}: {prose(movement(figure))}**\n\n{lines}"):
+            _left_out(text, len(figures) - number, "explanations")
+            return
+
+
+def _listed(text: _Bounded, notes: Sequence[str]) -> None:
+    for number, note in enumerate(notes):
+        if not text.add(f"{chr(10) * (number == 0)}- {prose(note)}"):
+            _left_out(text, len(notes) - number, "notes")
+            return

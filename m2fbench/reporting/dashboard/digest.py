@@ -1,0 +1,202 @@
+"""What the site says of one series: its present state, its latest value, and how far that is from where it was."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+from m2fbench.analysis import regressions
+from m2fbench.analysis.regressions import Rules
+from m2fbench.analysis.series import Detection, Point, Series, SeriesKey, Step
+from m2fbench.history.records import Entry
+from m2fbench.reporting.dashboard.naming import instant, name_length, slug_of
+from m2fbench.reporting.dashboard.units import Scale, scale_of
+from m2fbench.reporting.page.tables import MAIN
+
+Status = Literal["regression", "suspect", "unmeasured", "drift", "improvement", "new", "steady", "ended"]
+STATUSES: dict[Status, tuple[str, str]] = {
+    "regression": ("▼", "a step to the worse that lasts"),
+    "suspect": ("◆", "the last night stands out; the next ones tell whether it stays"),
+    "unmeasured": ("○", "the last night gave no value"),
+    "drift": ("↘", "a slow change that no step explains"),
+    "improvement": ("▲", "a step to the better in the last thirty nights"),
+    "new": ("＋", "too few nights to tell"),
+    "steady": ("●", "nothing stands out of the noise"),
+    "ended": ("■", "no result for a fortnight"),
+}
+"""Icon and meaning, the most pressing first."""
+COSTS = {"speed": ("fps", "peak_device_memory", "peak_process_memory"), "flops": ("FLOPs",)}
+ACCURACIES = tuple(name for names in MAIN.values() for name in names)
+RECENT = 30  # nights for which an improvement is news
+ENDED = 14 * 86400.0  # seconds after which a series that nobody measures has ended
+
+
+@dataclass(frozen=True)
+class Digest:
+    """series with what detection says of it. status: tonight's. latest: the last measured point, None without any. level: what the latest is
+    held against: the level before an open regression or a recent improvement, else the nights before; NaN where there is none. step: the one
+    that the status is about. stale: nobody has measured it for a fortnight. main: shown unless others are asked for."""
+
+    series: Series
+    detection: Detection
+    slug: str
+    scale: Scale
+    status: Status
+    latest: int | None
+    level: float
+    step: Step | None
+    stale: bool
+    main: bool
+
+    @property
+    def key(self) -> SeriesKey:
+        return self.series.key
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return self.series.points
+
+    @property
+    def value(self) -> float:
+        return math.nan if self.latest is None else self.points[self.latest].value
+
+    @property
+    def time(self) -> str:
+        return self.points[-1 if self.latest is None else self.latest].time
+
+    @property
+    def change(self) -> float:
+        return self.value - self.level
+
+    @property
+    def change_text(self) -> str:
+        return self.scale.change(self.change, self.level)
+
+    def step_text(self, step: Step) -> str:
+        return self.scale.change(step.change, step.before)
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        return tuple(sorted({point.machine for point in self.points if point.machine}))
+
+
+class Site:
+    """Everything that pages are made of, looked up once. detect: of ``analysis.regressions``."""
+
+    def __init__(
+        self, entries: Sequence[Entry], series: Sequence[Series], rules: Rules, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.entries = {entry.sha256: entry for entry in entries}
+        self.newest = max((entry.time for entry in entries), default="")
+        self.digests: list[Digest] = []
+        filled = [one for one in series if one.points]
+        for number, one in enumerate(sorted(filled, key=lambda s: s.key), 1):
+            self.digests.append(digest(one, regressions.detect(one, rules), rules, self.newest))
+            if progress is not None:
+                progress(number, len(filled))
+        if not any(d.main for d in self.digests):
+            self.everything_is_main = True
+        else:
+            self.everything_is_main = False
+
+    @cached_property
+    def length(self) -> int:
+        """Hexadecimal digits by which runs are named."""
+        names = set(self.entries) | {point.result for d in self.digests for point in d.points}
+        return name_length(names)
+
+    def name(self, sha256: str) -> str:
+        return sha256[: self.length]
+
+    @property
+    def shown(self) -> list[Digest]:
+        """Series of the first page."""
+        return [d for d in self.digests if d.main or self.everything_is_main]
+
+    def open(self, digests: Sequence[Digest]) -> list[Digest]:
+        """Those with an open regression, those that are still measured first, then the newest."""
+        found = [d for d in digests if d.status == "regression"]
+        found.sort(key=lambda d: d.points[d.detection.open.first].time if d.detection.open else "", reverse=True)
+        return sorted(found, key=lambda d: d.stale)
+
+
+def digest(series: Series, detection: Detection, rules: Rules, newest: str) -> Digest:
+    """newest: time of the last result of all."""
+    measured = [i for i, point in enumerate(series.points) if not math.isnan(point.value)]
+    latest = measured[-1] if measured else None
+    stale = bool(instant(newest) - instant(series.points[-1].time) > ENDED)
+    status = _status(series, detection, stale, bool(measured))
+    step = detection.open
+    if status == "improvement":
+        step = next(s for s in reversed(detection.steps) if s.direction == "improvement")
+    level = step.before if step is not None else _level(series, detection, measured, rules.window)
+    values = [abs(series.points[i].value) for i in measured]
+    return Digest(
+        series, detection, slug_of(series.key), scale_of(series.unit, statistics.median(values) if values else math.nan), status, latest, level,
+        step, stale, is_main(series.key) and bool(measured),
+    )  # fmt: skip
+
+
+def is_main(key: SeriesKey) -> bool:
+    """Whether it is one of the figures by which a checkpoint is known. Accuracy that stands beside speed is of fewer images, and is not."""
+    return key.figure in (ACCURACIES if key.kind == "accuracy" else COSTS.get(key.kind, ()))
+
+
+def _status(series: Series, detection: Detection, stale: bool, measured: bool) -> Status:
+    last = detection.states[-1]
+    if detection.open is not None:
+        return "regression"
+    if stale:
+        return "ended"
+    if not measured or last == "unmeasured":
+        return "unmeasured"
+    if last == "suspect":
+        return "suspect"
+    if last in ("first", "restart"):
+        return "new"
+    step = detection.steps[-1] if detection.steps else None
+    if step is not None and step.direction == "improvement" and len(series.points) - step.first <= RECENT:
+        return "improvement"
+    return "steady" if detection.trend is None else "drift"
+
+
+def _level(series: Series, detection: Detection, measured: Sequence[int], window: int) -> float:
+    """The median of the nights before the latest, at its level and under its conditions, disturbed ones and outliers left out."""
+    if not measured:
+        return math.nan
+    latest = measured[-1]
+    start = max((step.first for step in detection.steps), default=0)
+    conditions = series.points[latest].conditions
+    before = [
+        series.points[i].value
+        for i in measured[:-1]
+        if i >= start
+        and detection.states[i] != "outlier"
+        and not series.points[i].disturbed
+        and series.points[i].conditions == conditions
+    ]
+    return statistics.median(before[-window:]) if before else math.nan
+
+
+def levels(detection: Detection, series: Series) -> list[tuple[int, int, float]]:
+    """(first, last, median) of every stretch between steps and changes of conditions, outliers and disturbed nights left out."""
+    starts = {0, *(i for i, state in enumerate(detection.states) if state == "restart"), *(step.first for step in detection.steps)}
+    breaks = [*sorted(starts), len(series.points)]
+    found = []
+    for start, end in pairwise(breaks):
+        plain = [
+            point.value
+            for point, state in zip(series.points[start:end], detection.states[start:end], strict=True)
+            if state != "outlier" and not point.disturbed and not math.isnan(point.value)
+        ]
+        if len(plain) > 1:
+            found.append((start, end - 1, statistics.median(plain)))
+    return found
+
+
+def circumstances(site: Site, point: Point) -> Mapping[str, object]:
+    entry = site.entries.get(point.result)
+    return {} if entry is None else entry.circumstances

@@ -1,0 +1,76 @@
+"""The first page: what is open, and every series on a line of its own."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from m2fbench.history.records import Problem
+from m2fbench.reporting.dashboard.digest import STATUSES, Digest, Site
+from m2fbench.reporting.dashboard.naming import day, without_password
+from m2fbench.reporting.dashboard.page import markup, render
+from m2fbench.reporting.dashboard.series_page import step_row
+from m2fbench.reporting.dashboard.svg import sparkline
+from m2fbench.reporting.dashboard.units import percent
+
+PROBLEMS = 200  # lines of the list
+OPEN = 50  # regressions listed with their circumstances
+ANY = "any"
+
+
+def overview_page(
+    site: Site, digests: Sequence[Digest], problems: Sequence[Problem], title: str, now: str, *, everything: bool
+) -> str:
+    """everything: the page of all series, in place of the first one."""
+    main, others = site.shown, len(site.digests) - len(site.shown)
+    opened = site.open(site.digests if everything else main)
+    return render(
+        "overview.html.j2",
+        site=title, root="", here="overview", everything=everything, rows=[_row(d) for d in digests], others=others, options=_options(site, digests),
+        figures=_figures(site), statuses=[(s, *STATUSES[s]) for s in STATUSES], counts=_counts(digests), main=sorted({d.key.figure for d in main}),
+        opened=[(d, step_row(site, d, d.detection.open)) for d in opened[:OPEN] if d.detection.open], more=max(0, len(opened) - OPEN),
+        hidden=0 if everything else len(site.open(site.digests)) - len(opened), runs=len(site.entries), newest=day(site.newest),
+        machines=len({e.machine for e in site.entries.values()}), now=now,
+        problems=[(without_password(p.location), p.kind, p.message) for p in problems[:PROBLEMS]], unread=len(problems),
+    )  # fmt: skip
+
+
+def _row(digest: Digest) -> dict[str, Any]:
+    icon, meaning = STATUSES[digest.status]
+    step = digest.step
+    trend = digest.detection.trend if digest.status == "drift" else None
+    note = f"since {day(digest.points[step.first].time)}" if step is not None else ""
+    note = f"{percent(trend.change)} in {trend.days:.0f} days" if trend is not None else note
+    change = digest.change
+    return {
+        "d": digest, "key": digest.key, "icon": icon, "meaning": meaning, "note": note, "value": f"{digest.value:.9g}",
+        "change": digest.change_text, "share": f"{change / abs(digest.level):.6g}" if digest.level and change == change else "",
+        "worse": _direction(digest), "spark": markup(sparkline(digest)), "date": day(digest.time), "order": list(STATUSES).index(digest.status),
+        "machines": "\n".join(digest.machines), "limit": digest.key.limit,
+    }  # fmt: skip
+
+
+def _direction(digest: Digest) -> str:
+    """In a word, of changes that mean something."""
+    return {"regression": "worse", "improvement": "better"}.get(digest.status, "")
+
+
+def _options(site: Site, digests: Sequence[Digest]) -> list[tuple[str, str, list[str]]]:
+    """(key, label, values) of the filters whose values are names."""
+    machines = sorted({machine for d in digests for machine in d.machines})
+    return [
+        ("suite", "Suite", sorted({d.key.suite for d in digests})),
+        ("row", "Checkpoint", sorted({d.key.row for d in digests})),
+        ("variant", "Variant", sorted({d.key.variant for d in digests})),
+        ("machine", "Machine", machines),
+    ]
+
+
+def _figures(site: Site) -> list[str]:
+    """Of all series, the main ones first."""
+    main = dict.fromkeys(sorted({d.key.figure for d in site.shown}))
+    return list(main | dict.fromkeys(sorted({d.key.figure for d in site.digests})))
+
+
+def _counts(digests: Sequence[Digest]) -> list[tuple[str, str, int]]:
+    found = Counter(d.status for d in digests)
+    return [(status, icon, found[status]) for status, (icon, _) in STATUSES.items() if found[status]]

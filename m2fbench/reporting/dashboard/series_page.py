@@ -1,0 +1,181 @@
+"""The page of one series: its chart, its steps and what changed with each, and its nights."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import escape
+
+from m2fbench.analysis.circumstances import changes, in_short, words
+from m2fbench.analysis.series import Paired, Step
+from m2fbench.reporting.dashboard.axes import seconds_of
+from m2fbench.reporting.dashboard.digest import STATUSES, Digest, Site, circumstances
+from m2fbench.reporting.dashboard.naming import cell_slug, clean, day, minute
+from m2fbench.reporting.dashboard.page import json_text, markup, render
+from m2fbench.reporting.dashboard.svg import chart, mark, marks_of
+from m2fbench.reporting.dashboard.units import percent
+
+ZOOMS = (30, 90, 365)
+COLUMNS = (
+    "environment.m2fbench_commit",
+    "checkpoint.sha256",
+    "environment.libraries.torch",
+    "environment.libraries.transformers",
+    "gpu.driver",
+    "environment.driver",
+    "environment.python",
+)
+"""What of a night's circumstances stands in the table of nights and beside the chart."""
+LEGEND = {
+    "regression": "first night of a regression",
+    "improvement": "first night of an improvement",
+    "suspect": "stands out, not known to stay",
+    "outlier": "stood out for a night",
+    "disturbed": "the machine was disturbed",
+    "unmeasured": "not measured",
+    "restart": "other conditions, not compared",
+}
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One step as its line in the table says it. first, last_good: names of the two runs. changes: (what, before,
+    after) in words, of what differs between the two."""
+
+    step: Step
+    change: str
+    before: str
+    after: str
+    first: str
+    first_day: str
+    last_good: str
+    last_good_day: str
+    nights: int
+    evidence: str
+    changes: tuple[tuple[str, str, str], ...]
+
+
+def series_page(site: Site, digest: Digest, others: Sequence[Digest], title: str) -> str:
+    """others: series of the same cell, this one among them."""
+    seconds = seconds_of(digest.points)
+    icon, meaning = STATUSES[digest.status]
+    key = digest.key
+    return render(
+        "series.html.j2",
+        site=title, root="../", here="series", d=digest, key=key, icon=icon, meaning=meaning, limit=_limit(digest), facts=_facts(digest),
+        charts=_charts(digest, seconds), legend=[(markup(mark(kind)), LEGEND[kind]) for kind in marks_of(digest)],
+        has_intervals=any(not math.isnan(p.low) for p in digest.points), steps=step_rows(site, digest)[::-1],
+        rest=[o for o in others if o.slug != digest.slug], cell=cell_slug(key.suite, key.row, key.variant),
+        last=site.name(digest.points[-1].result), reason=_reason(site, digest), data=markup(json_text(_data(site, digest, seconds))),
+    )  # fmt: skip
+
+
+def _limit(digest: Digest) -> str:
+    return f"first {digest.key.limit} images" if digest.key.limit else ""
+
+
+def _reason(site: Site, digest: Digest) -> str:
+    """Why the last night gave no value."""
+    entry = site.entries.get(digest.points[-1].result)
+    return "" if entry is None or digest.status != "unmeasured" else entry.reason or "the run did not give this figure"
+
+
+def _facts(digest: Digest) -> list[tuple[str, str, str]]:
+    """(what, value, beside it)"""
+    scale, points, noise = digest.scale, digest.points, digest.detection.noise
+    facts = [("Latest", scale.text(digest.value), minute(digest.time) + " UTC")]
+    if not math.isnan(digest.level):
+        against = "the level before" if digest.step else "the nights before"
+        facts.append(("Change", digest.change_text, f"against {against}, {scale.text(digest.level)}"))
+    if not math.isnan(noise):
+        facts.append(("A night's noise", *_noise(digest)))
+    trend = digest.detection.trend
+    if trend is not None:
+        facts.append(("Drift", percent(trend.change), f"over {trend.days:.0f} days, {trend.points} nights"))
+    measured = sum(not math.isnan(p.value) for p in points)
+    facts.append(("Nights", f"{len(points)}", f"{day(points[0].time)} to {day(points[-1].time)}, {measured} measured"))
+    return facts
+
+
+def _noise(digest: Digest) -> tuple[str, str]:
+    """In points of percentages; otherwise in the unit, and as a share of the level."""
+    scale, noise, level = digest.scale, digest.detection.noise, digest.level
+    if scale.unit == "percent":
+        return f"± {noise:.2g} points", "one standard deviation"
+    share = f"{100 * noise / abs(level):.2g} % of its level" if level and not math.isnan(level) else "one standard deviation"
+    return f"± {noise / scale.factor:.2g} {scale.label}".rstrip(), share
+
+
+def _charts(digest: Digest, seconds: Sequence[float]) -> list[dict[str, Any]]:
+    """One a zoom; as many as there are nights for."""
+    total = len(digest.points)
+    found: list[dict[str, Any]] = []
+    for nights in (*(n for n in ZOOMS if n < total), None):
+        name = f"last {nights}" if nights else "all"
+        count = nights or total
+        label = f"{clean(digest.key.figure)} of {clean(digest.key.cell)}, {count} nights; latest {digest.scale.text(digest.value)}"
+        drawn = chart(digest, nights, seconds, str(escape(label)))
+        found.append({"key": str(nights or "all"), "name": name, "svg": markup(drawn), "checked": False})
+    best = next((c for c in found if c["key"] == "365"), found[-1])
+    best["checked"] = True
+    return found
+
+
+def step_rows(site: Site, digest: Digest) -> list[StepRow]:
+    return [step_row(site, digest, step) for step in digest.detection.steps]
+
+
+def step_row(site: Site, digest: Digest, step: Step) -> StepRow:
+    first, good = digest.points[step.first], digest.points[step.last_good]
+    return StepRow(
+        step, digest.step_text(step), digest.scale.text(step.before), digest.scale.text(step.after), site.name(first.result), day(first.time),
+        site.name(good.result), day(good.time), len(digest.points) - step.first, _evidence(digest, step),
+        tuple((c.what, in_short(c.before), in_short(c.after)) for c in changes(circumstances(site, good), circumstances(site, first))),
+    )  # fmt: skip
+
+
+def _evidence(digest: Digest, step: Step) -> str:
+    paired = digest.points[step.first].paired.get(digest.points[step.last_good].result)
+    if step.evidence == "level" or paired is None:
+        return f"{step.found - step.first + 1} nights at the new level"
+    return paired_text(digest, paired)
+
+
+def paired_text(digest: Digest, paired: Paired) -> str:
+    if paired.identical:
+        return f"the same predictions on all {paired.images} images"
+    number = digest.scale.number
+    estimate = paired.difference
+    interval = f" ({number(estimate.low, signed=True)} to {number(estimate.high, signed=True)})" if estimate.has_interval else ""
+    text = f"{number(estimate.value, signed=True)} points{interval} on the same {paired.images} images, p = {paired.p_value:.2g}"
+    return text + {True: ", again in a second run", False: ", not in a second run", None: ""}[paired.repeated]
+
+
+def _data(site: Site, digest: Digest, seconds: Sequence[float]) -> dict[str, Any]:
+    """For the page's script: of every night what is not to be seen in the chart."""
+    pool: dict[tuple[object, ...], int] = {}
+    machines: dict[str, int] = {}
+    states: dict[str, int] = {}
+    nights: list[list[Any]] = []
+    columns = [key for key in COLUMNS if any(key in circumstances(site, point) for point in digest.points)]
+    for i, (point, state) in enumerate(zip(digest.points, digest.detection.states, strict=True)):
+        around = circumstances(site, point)
+        texts = tuple(around.get(key) for key in columns)
+        paired = [paired_text(digest, p) + f", against {site.name(p.baseline)}" for p in point.paired.values()]
+        night = [
+            site.name(point.result), round(seconds[i]), minute(point.time), *map(_finite, (point.value, point.low, point.high)),
+            states.setdefault(state, len(states)), int(point.disturbed) + 2 * int(point.accepted), machines.setdefault(point.machine, len(machines)),
+            pool.setdefault(texts, len(pool)),
+        ]  # fmt: skip
+        nights.append([*night, paired[-1]] if paired else night)
+    scale = digest.scale
+    printed = [["" if value is None else in_short(value) for value in texts] for texts in pool]
+    return {
+        "scale": [scale.factor, scale.digits, scale.label], "figure": digest.key.figure, "states": list(states), "machines": list(machines),
+        "columns": [words(key) for key in columns], "pool": printed, "nights": nights,
+    }  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

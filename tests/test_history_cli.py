@@ -1,0 +1,169 @@
+"""``m2fbench history`` as a user calls it: what is printed, and with which exit status."""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_history import made_history, made_result, made_runs, sha256_of
+
+from m2fbench import cli as command_line
+from m2fbench.history.history import History
+
+Run = Callable[..., tuple[int, str, str]]
+CELL = "shapes_instance/shapes-tiny/default"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call ``m2fbench history`` in this process, in an empty folder: (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("M2FBENCH_HISTORY", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["m2fbench", "history", *map(str, arguments)])
+        capsys.readouterr()
+        status = command_line._status()
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+def year(nights: int = 60, step: int = 30) -> list[bytes]:
+    """Nights of a speed that drops by 5 % with a new driver."""
+    rng = random.Random(1)
+    return [
+        made_result(
+            kind="speed", night=n, values={"fps": rng.gauss(9.7 if n < step else 9.2, 0.03)}, per_class={"circle": {"AP": 12.0}},
+            environment={"driver": "570.1" if n < step else "580.2"},
+        )
+        for n in range(nights)
+    ]  # fmt: skip
+
+
+def test_adding_says_what_is_new_and_what_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    paths = made_runs(tmp_path / "runs", [made_result(night=n) for n in range(4)])
+    assert run("add", "runs")[:2] == (0, f"{tmp_path}/history: 4 new, 0 known before\n")
+    paths[1].write_bytes(b"{")
+    paths[2].write_bytes(made_result(document={"schema_version": 7}))
+    status, out, _ = run("add", "runs", paths[0])
+    assert status == 3
+    assert [line.split(": ")[:2] for line in out.splitlines()[:2]] == [["damaged", str(paths[1])], ["newer", str(paths[2])]]
+    assert out.splitlines()[2] == f"{tmp_path}/history: 0 new, 2 known before, 2 could not be read"
+    status, out, _ = run("list", "--problems")
+    assert status == 0
+    assert [line.split(": ")[0] for line in out.splitlines()] == ["newer", "damaged"]
+    found = json.loads(run("list", "--problems", "--json")[1])
+    assert [p["kind"] for p in found] == ["newer", "damaged"]
+    assert run("rebuild")[:2] == (0, out + f"{tmp_path}/history: 4 results, 2 files that cannot be read\n")
+    assert "2 files could not be read" in run("list")[2]
+
+
+def test_what_a_user_can_mend_is_one_line_and_status_2(run: Run, tmp_path: Path) -> None:
+    assert run("add", "nowhere")[0] == 2
+    assert not (tmp_path / "history").exists()
+    made_history(tmp_path / "history", [made_result()])
+    cases: list[tuple[tuple[str, ...], str]] = [
+        (("add", "nowhere"), "no such file or folder"),
+        (("list", "--history", "nowhere"), "no such folder, expected a folder with results/ in it"),
+        (("show", "zzz"), "expected the beginning of a result's SHA-256"),
+        (("show", "a/b"), "expected SUITE/ROW/VARIANT"),
+        (("show", "a/b/c"), f"expected one of {CELL}"),
+        (("accept", CELL, "--reason", "wanted"), "no open regression"),
+        (("release", "v1", "f" * 12), "no result of"),
+        (("release", "v 1", sha256_of(made_result())), "expected a name"),
+        (("list", "--kind", "colour"), "'colour' is not one of"),
+    ]
+    for arguments, message in cases:
+        status, out, err = run(*arguments)
+        assert (status, out) == (2, "")
+        assert message in err.splitlines()[-1]
+        assert err.splitlines()[-1].startswith("m2fbench: error: ")
+        assert "Traceback" not in err
+
+
+def test_results_are_listed_filtered_and_as_json(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [made_result(night=n, row=row, machine=f"m{n}") for n in range(3) for row in ("a", "b")]
+    made_history(tmp_path / "elsewhere", contents)
+    monkeypatch.setenv("M2FBENCH_HISTORY", str(tmp_path / "elsewhere"))
+    status, out, _ = run("list", "--checkpoint", "a", "--figure", "AP75", "--last", "2")
+    assert status == 0
+    assert "3 results, the last 2 shown: --last 0 for all" in out
+    assert out.count("46.90") == 2
+    assert sha256_of(contents[4])[:10] in out
+    found = json.loads(run("list", "--json", "--since", "2026-01-02", "--machine", "m2")[1])
+    assert [(e["row"], e["machine"]) for e in found] == [("a", "m2"), ("b", "m2")]
+    assert found[0]["figures"][0] == {
+        "name": "AP", "value": 43.7, "unit": "percent", "higher_is_better": True, "low": None, "high": None,
+    }  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run("list", "--kind", "accuracy", "--suite", "shapes_instance", "--variant", "default", "--until", "2026")[0] == 0
+
+
+def test_a_regression_is_listed_shown_with_what_changed_and_accepted(run: Run, tmp_path: Path) -> None:
+    contents = year()
+    names = made_history(tmp_path / "history", contents)
+    out = run("list", "--series")[1]
+    assert "regression since 2026-01-31 03:00: -" in " ".join(out.replace("│", " ").split())
+    out = run("show", CELL)[1]
+    assert re.search(r"fps on bench-1: regression on 2026-01-31 03:00, 9\.7\d -> 9\.[12]\d \(-[56]\.\d%\), open", out)
+    assert f"first at the new level: {names[30][:10]} of 2026-01-31 03:00; last at the old: {names[29][:10]}" in out
+    assert "driver: 570.1 -> 580.2" in out
+    (series,) = json.loads(run("show", CELL, "--json")[1])
+    (step,) = series["steps"]
+    assert (step["first"], step["last_good"], step["open"], len(series["points"])) == (names[30], names[29], True, 60)
+    assert step["changes"] == [{"what": "driver", "before": "570.1", "after": "580.2"}]
+    (listed,) = json.loads(run("list", "--series", "--json")[1])
+    assert (listed["cell"], listed["points"], listed["latest"]["result"]) == (CELL, 60, names[59])
+    assert run("accept", CELL, "--figure", "latency", "--reason", "wanted")[0] == 2
+    status, out, _ = run("accept", CELL, "--reason", "the new driver is slower, and needed")
+    assert (status, out) == (0, f"accepted: {CELL} fps, the regression since 2026-01-31 03:00\n")
+    assert "regression since" not in run("list", "--series")[1]
+    assert ", accepted" in run("show", CELL)[1]
+    assert run("accept", CELL, "--reason", "again")[0] == 2
+
+
+def test_one_result_is_shown_in_full(run: Run, tmp_path: Path) -> None:
+    contents = year(3)
+    paths = made_runs(tmp_path / "runs", contents)
+    run("add", "runs")
+    assert run("release", "v1", paths[0].parent, sha256_of(contents[1])[:8])[:2] == (0, "release v1: 2 results\n")
+    assert run("release", "v1", paths[0])[0] == 2
+    assert run("release", "v1", paths[0], "--replace")[:2] == (0, "release v1: 1 results\n")
+    name = sha256_of(contents[0])
+    status, out, _ = run("show", name[:8], "--per-class", "--circumstances")
+    assert status == 0
+    for text in (name, "release   v1", str(paths[0]), "9.7", "circle", "12.00", "environment.driver", "570.1"):
+        assert text in out
+    document = json.loads(run("show", name[:8], "--per-class", "--json")[1])
+    assert (document["sha256"], document["releases"]) == (name, ["v1"])
+    assert document["measurements"][1]["category"] == "circle"
+    paths[0].write_bytes(b"")
+    status, _, err = run("release", "v2", paths[0].parent)
+    assert status == 2
+    assert "it is empty" in err
+
+
+def test_names_that_try_to_be_markup_are_printed_as_they_are(run: Run, tmp_path: Path) -> None:
+    made_history(tmp_path / "history", [made_result(row="[red]x[/]", machine="[bold]", warnings=["[/]"], reason="[link=x]")])
+    with History(tmp_path / "history") as opened:
+        name = opened.entries()[0].sha256
+    for arguments in (("list",), ("list", "--series"), ("show", name[:8]), ("show", "shapes_instance/[red]x[/]/default")):
+        status, out, _ = run(*arguments)
+        assert status == 0
+        assert "[red]x[/]" in out
+
+
+def test_export_is_a_command_of_it(run: Run) -> None:
+    assert "export" in run("--help")[1]
+
+
+def test_an_index_made_again_is_said(run: Run, tmp_path: Path) -> None:
+    made_history(tmp_path / "history", [made_result()])
+    (tmp_path / "history/index.sqlite").write_bytes(b"x" * 5000)
+    status, out, err = run("list")
+    assert (status, "1 results" in out) == (0, True)
+    assert "made again from the files" in " ".join(err.split())
