@@ -1,7 +1,7 @@
 """The command line: one function a verb, each a thin layer over the Python API.
 
-Exit status: 0 done; 1 a figure outside the suite's tolerance, or a claim of a card that does not hold; 2 something the user can mend, in
-one line; 70 a bug of ours; 130 interrupted.
+Exit status: 0 done; 1 a figure outside the suite's tolerance, a claim of a card that does not hold, or a regression; 2 something the user can
+mend, in one line; 3 a night could not measure something, or a history could not read a file; 70 a bug of ours; 130 interrupted.
 """
 
 import errno

@@ -2,12 +2,12 @@
 
     python scripts/simulate_nightlies.py [--speed-years 100] [--accuracy-years 25] [--seed 0]
 
-A year is 365 nights, 1 % of them without a figure. Speed: log-normal noise about a level that drifts by up to 3 % in the year, a third of it
-carried over from night to night (correlation 0.3), 2 % outlier nights of 4 to 30 % (three of four slower, half of those known to be disturbed) and
+A year is 365 nights, 1 % of them without a figure. Speed: log-normal noise about a level that drifts by up to 3 % in the year, each night
+correlated by 0.3 with the one before, 2 % outlier nights of 4 to 30 % (three of four slower, half of those known to be disturbed) and
 one step. Accuracy: 500 images whose scores stay but for a tenth of them, which chance moves every night; one step, which a fifth of the images
 carry. Every accuracy night is compared with the night that is the baseline then, by the paired bootstrap over the images (4000 resamples), as
-a nightly does it, with a second run where the figure drops, or without. "Found" is: by the third night of the step, in its direction, its first
-night known to within one. Alarms are false that belong to no step.
+a nightly does it, with a second run where the figure drops, or without. Nights are counted that have a figure. Alarms
+are false that belong to no step.
 """
 
 import argparse
@@ -178,15 +178,15 @@ def dropped(pair: Paired, rules: Rules) -> bool:
 
 @dataclass(frozen=True)
 class Found:
-    """delays: of every planted step the nights from its first to the one on which it was found, None where it was not. firsts: by how many
-    nights the first night was told wrong. false: steps that belong to none planted."""
+    """delays: of every planted step the nights with a figure from its first to the one on which it was found, 0 for the same; None where it was
+    not. firsts: by how many nights the first night was told wrong. false: steps that belong to none planted."""
 
     delays: tuple[int | None, ...]
     firsts: tuple[int, ...]
     false: int
 
 
-def held_to(planted: Sequence[Planted], detection: Detection, late: int = 30) -> Found:
+def held_to(planted: Sequence[Planted], points: Sequence[Point], detection: Detection, late: int = 30) -> Found:
     """A step belongs to a planted one whose direction it has and which it is found on or up to ``late`` nights after, not yet found by another."""
     left = list(detection.steps)
     delays: list[int | None] = []
@@ -194,11 +194,16 @@ def held_to(planted: Sequence[Planted], detection: Detection, late: int = 30) ->
     for truth in planted:
         direction = "regression" if truth.size < 0 else "improvement"
         mine = [s for s in left if s.direction == direction and 0 <= s.found - truth.night <= late]
-        delays.append(mine[0].found - truth.night if mine else None)
+        delays.append(measured(points[truth.night : mine[0].found]) if mine else None)
         if mine:
             firsts.append(mine[0].first - truth.night)
             left.remove(mine[0])
     return Found(tuple(delays), tuple(firsts), len(left))
+
+
+def measured(points: Sequence[Point]) -> int:
+    """Nights that have a figure."""
+    return sum(not math.isnan(p.value) for p in points)
 
 
 def row(label: str, found: Sequence[Found]) -> str:
@@ -229,7 +234,7 @@ def speed_rows(years: int, seed: int) -> list[str]:
             rng = np.random.default_rng([seed, 1, int(1000 * noise), int(1000 * size), number])
             planted = (Planted(int(rng.integers(30, NIGHTS - 30)), -size if rng.random() < 0.7 else size),) if size else ()
             series = speed_series(SpeedYear(noise, planted, drift=float(rng.uniform(-0.03, 0.03))), rng)
-            found.append(held_to(planted, detect(series)))
+            found.append(held_to(planted, series.points, detect(series)))
         rows.append(row(f"{100 * noise:g} % | {f'{100 * size:g} %' if size else 'none'}", found))
     return rows
 
@@ -241,8 +246,8 @@ def accuracy_rows(years: int, seed: int, tell: Callable[[str], None]) -> list[st
         for number in range(years):
             rng = np.random.default_rng([seed, 2, int(1000 * noise), int(1000 * size), number])
             planted = (Planted(int(rng.integers(30, NIGHTS - 30)), -size if rng.random() < 0.7 else size),) if size else ()
-            _, seen = accuracy_series(AccuracyYear(noise, planted, repeat=repeat), rng)
-            found.append(held_to(planted, seen[-1]))
+            series, seen = accuracy_series(AccuracyYear(noise, planted, repeat=repeat), rng)
+            found.append(held_to(planted, series.points, seen[-1]))
         rows.append(row(f"{'yes' if repeat else 'no'} | {noise:g} | {f'{size:g}' if size else 'none'}", found))
         tell(rows[-1])
     return rows
@@ -256,7 +261,9 @@ def main() -> None:
     args = parser.parse_args()
     started = time.perf_counter()
     print("# How surely a nightly finds a step\n")
-    print(f"    python scripts/simulate_nightlies.py --speed-years {args.speed_years} --accuracy-years {args.accuracy_years} --seed {args.seed}\n")
+    print(
+        f"    python scripts/simulate_nightlies.py --speed-years {args.speed_years} --accuracy-years {args.accuracy_years} --seed {args.seed}\n"
+    )
     print(f"Python {platform.python_version()}, numpy {importlib.metadata.version('numpy')}. {Rules()}\n")
     print(" ".join(__doc__.split("\n\n")[2].split()))
     print(f"\n## Speed, {args.speed_years} years a row\n")

@@ -533,6 +533,11 @@ def test_points_stand_in_the_order_of_time_with_all_that_is_known_of_them(histor
     assert [p.accepted for p in series.points] == [False, False, True]
     paired = series.points[2].paired[a]
     assert (paired.baseline, paired.difference, paired.p_value, paired.images) == (a, Estimate(-1.0, -1.5, -0.5), 0.0005, 200)
+    assert [str((p.low, p.high)) for p in series.points] == [
+        "(42.0, 44.0)",
+        "(nan, nan)",
+        "(nan, nan)",
+    ]  # that of the first alone is known
 
 
 def test_a_night_that_could_not_be_measured_has_no_value(tmp_path: Path) -> None:

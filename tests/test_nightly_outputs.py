@@ -142,6 +142,14 @@ def _hostile() -> Verdict:
     )  # fmt: skip
 
 
+def test_what_moved_links_to_its_nights() -> None:
+    verdict = made_verdict(figures=(made_regression(page="series/ap-1.html"),))
+    assert "** · [all its nights](<https://example.org/m2fbench/series/ap-1.html>)" in summary_markdown(
+        verdict, url="https://example.org/m2fbench/"
+    )
+    assert "ap-1.html" not in summary_markdown(verdict)
+
+
 def test_hostile_names_stay_text_in_the_summary() -> None:
     plain = summary_markdown(replace(_hostile(), **_harmless()))
     text = summary_markdown(_hostile(), url='javascript:alert(1)"><script>')

@@ -83,10 +83,10 @@ def words(key: str) -> str:
     """A circumstance as a reader knows it: ``torch`` for ``environment.libraries.torch``."""
     if key in _WORDS:
         return _WORDS[key]
-    part, _, rest = key.removeprefix("environment.libraries.").partition(".")
     if key.startswith("environment.libraries."):
         return key.removeprefix("environment.libraries.")
-    readable = (rest or part).replace("_", " ").removesuffix(" sha256")
+    part, _, rest = key.partition(".")
+    readable = (rest or part).replace("_", " ").replace(".", " ").removesuffix(" sha256")
     return f"{part}: {readable}" if rest and part != "environment" else readable
 
 

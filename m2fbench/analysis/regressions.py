@@ -144,7 +144,7 @@ class _Reader:
         if found := step_nights(run, level, figure, rules, founded=founded):
             self._step(*found)
             return
-        suspicious = together(run, level, figure, rules)
+        suspicious = (founded or not run[-1].paired) and together(run, level, figure, rules)
         for night in run:
             self.states[night.index] = "suspect" if suspicious or night.out else "steady"
         enough = needed(figure, rules)

@@ -206,7 +206,7 @@ def series(connection: sqlite3.Connection, selection: Selection) -> list[Series]
     if selection.figures:
         selected += f" AND n.name IN {marks(selection.figures)}"
     rows = connection.execute(_POINTS.format(selected), [*values, *selection.figures]).fetchall()
-    paired = _paired(connection, {row[6] for row in rows})
+    paired, alone = _compared(connection, {row[6] for row in rows})
     accepted = set(connection.execute("SELECT result, figure FROM accepted"))
     points: dict[SeriesKey, list[Point]] = defaultdict(list)
     kinds: dict[SeriesKey, tuple[str, bool]] = {}
@@ -219,6 +219,7 @@ def series(connection: sqlite3.Connection, selection: Selection) -> list[Series]
         key = keys.setdefault(place, SeriesKey(*place))
         kinds[key] = (unit, bool(higher))
         of_figure = paired.get(sha256, {}).get(figure, {})
+        low, high = (low, high) if low is not None else alone.get((sha256, figure), (None, None))
         points[key].append(
             Point(sha256, time, _nan(value), _nan(low), _nan(high), conditions, machine, bool(disturbed), of_figure, (sha256, figure) in accepted)
         )  # fmt: skip
@@ -242,20 +243,28 @@ def _unmeasured(connection: sqlite3.Connection, condition: str, values: Sequence
         yield tuple(place), Point(sha256, time, math.nan, conditions=conditions, machine=machine)
 
 
-def _paired(connection: sqlite3.Connection, results: set[str]) -> dict[str, dict[str, dict[str, Paired]]]:
-    """result -> figure -> baseline -> what was found."""
+def _compared(
+    connection: sqlite3.Connection, results: set[str]
+) -> tuple[dict[str, dict[str, dict[str, Paired]]], dict[tuple[str, str], tuple[float, float]]]:
+    """result -> figure -> baseline -> what was found; and (result, figure) -> the interval of the result alone, which its comparisons give too."""
     rows = [
         row
         for chunk in chunks(sorted(results))
-        for row in connection.execute(f"SELECT file, a, b, json FROM comparisons WHERE b IN {marks(chunk)}", chunk)
+        for row in connection.execute(
+            f"SELECT file, a, b, json FROM comparisons WHERE b IN {marks(chunk)} OR a IN {marks(chunk)}", [*chunk, *chunk]
+        )
     ]
     found: dict[str, dict[str, dict[str, Paired]]] = defaultdict(lambda: defaultdict(dict))
+    alone: dict[tuple[str, str], tuple[float, float]] = {}
     for record in _best(rows):
         for f in record.figures:
+            for result, ends in ((record.a, f.a), (record.b, f.b)):
+                if ends.has_interval:
+                    alone.setdefault((result, f.name), (ends.low, ends.high))
             found[record.b][f.name][record.a] = Paired(
                 record.a, record.images, f.difference, f.p_value, record.identical, record.repeated
             )
-    return {result: dict(figures) for result, figures in found.items()}
+    return {result: dict(figures) for result, figures in found.items()}, alone
 
 
 def _best(rows: Iterable[Row]) -> list[PairedRecord]:

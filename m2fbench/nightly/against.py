@@ -14,6 +14,7 @@ from m2fbench.errors import HistoryError, shown
 from m2fbench.history.history import History
 from m2fbench.nightly.judged import Tonight
 from m2fbench.nightly.records import Change, FigureState, FigureVerdict
+from m2fbench.reporting.dashboard.naming import slug_of
 
 _OUT_OF_LINE = ("suspect", "outlier", "unmeasured")
 Evidence = Literal["paired", "level", "published", "none"]
@@ -58,9 +59,10 @@ def baseline_of(tonight: Tonight, rules: Rules) -> Known | None:
 def blank(tonight: Tonight, baseline: str, state: FigureState = "unmeasured", note: str | None = None) -> FigureVerdict:
     """What is known of the figure before it is compared with anything."""
     point = tonight.point
+    page = None if tonight.series is None else f"series/{slug_of(tonight.series.key)}.html"
     found = FigureVerdict(
-        tonight.outcome.cell.name, tonight.kind, tonight.figure, tonight.unit, tonight.higher_is_better, state, baseline, note=note
-    )
+        tonight.outcome.cell.name, tonight.kind, tonight.figure, tonight.unit, tonight.higher_is_better, state, baseline, note=note, page=page
+    )  # fmt: skip
     if point is None:
         return replace(found, result=tonight.entry.sha256 if tonight.entry else None, note=note or tonight.missing)
     return replace(found, value=point.value, low=tonight.alone.low, high=tonight.alone.high, result=point.result)

@@ -37,16 +37,23 @@ class RulesSection(Strict):
     """When a change is a regression; see the README's Nightly section."""
 
     alpha: Annotated[Finite, Field(gt=0, lt=0.5)] = Field(
-        0.001, description="Largest two-sided p of a paired difference that stands out."
+        Rules.alpha, description="Largest two-sided p of a paired difference that stands out."
     )
-    points: Annotated[Finite, Field(ge=0)] = Field(0.05, description="Least difference of an accuracy figure, in points.")
-    share: Annotated[Finite, Field(ge=0)] = Field(0.02, description="Least change of any other figure, as a share of its level.")
-    sigmas: Positive = Field(3.5, description="How many standard deviations of a night's noise a value lies off at least.")
-    nights: int = Field(3, ge=1, le=30, description="Nights in a row that make a step of values without paired evidence.")
+    points: Annotated[Finite, Field(ge=0)] = Field(Rules.points, description="Least difference of an accuracy figure, in points.")
+    share: Annotated[Finite, Field(ge=0)] = Field(
+        Rules.share, description="Least change of any other figure, as a share of its level."
+    )
+    sigmas: Positive = Field(Rules.sigmas, description="How many standard deviations of a night's noise a value lies off at least.")
+    nights: int = Field(
+        Rules.nights, ge=1, le=30, description="Nights in a row that make a step of values without paired evidence."
+    )
     paired_nights: int = Field(
-        2, ge=1, le=30, description="Nights in a row that make a step of paired differences which were not repeated."
+        Rules.paired_nights,
+        ge=1,
+        le=30,
+        description="Nights in a row that make a step of paired differences which were not repeated.",
     )
-    window: int = Field(20, ge=5, le=400, description="Nights that a level and its noise are taken from.")
+    window: int = Field(Rules.window, ge=5, le=400, description="Nights that a level and its noise are taken from.")
 
     @property
     def rules(self) -> Rules:

@@ -81,7 +81,8 @@ class FigureVerdict:
 
     baseline: "last-good", "published" or "release:NAME". difference: value - baseline_value with the paired interval where there is one (points
     for accuracy, the figure's unit otherwise). evidence: "paired", "level", "published" or "none". since: time of the first bad night,
-    since_result its result. changes: what differs between the last good run and the first bad one. note: one line for the reader.
+    since_result its result. changes: what differs between the last good run and the first bad one. note: one line for the reader. page: of the
+    series in the dashboard, relative to it.
     """
 
     cell: str
@@ -105,6 +106,7 @@ class FigureVerdict:
     nights: int = 0
     changes: tuple[Change, ...] = ()
     note: str | None = None
+    page: str | None = None
 
 
 Status = Literal["regression", "unmeasured", "ok"]

@@ -36,7 +36,7 @@ def summary_markdown(verdict: Verdict, *, url: str | None = None, limit: int = L
         text.add("\n**The night was interrupted; the same command resumes it.**")
     moved, undone = moved_table(verdict), unmeasured_table(verdict)
     _section(text, moved)
-    _details(text, [f for f in by_importance(verdict.of(*MOVED)) if f.state != "accepted"])
+    _details(text, [f for f in by_importance(verdict.of(*MOVED)) if f.state != "accepted"], url)
     _section(text, undone)
     _listed(text, verdict.notes)
     _folded(text, figures_table(verdict))
@@ -72,11 +72,11 @@ class _Bounded:
         return "\n".join(self._parts)
 
 
-def _link(url: str | None) -> str:
+def _link(url: str | None, name: str = "dashboard") -> str:
     if not url:
         return ""
     safe = plain(url, 2000).replace("<", "%3C").replace(">", "%3E").replace(" ", "%20")
-    return f" · [dashboard](<{safe}>)" if safe.startswith(("https://", "http://")) else f" · dashboard: {code(url)}"
+    return f" · [{name}](<{safe}>)" if safe.startswith(("https://", "http://")) else f" · {name}: {code(url)}"
 
 
 def _rows(text: _Bounded, table: TextTable) -> None:
@@ -105,10 +105,11 @@ def _folded(text: _Bounded, table: TextTable) -> None:
         text.force("\n</details>")
 
 
-def _details(text: _Bounded, figures: Sequence[FigureVerdict]) -> None:
+def _details(text: _Bounded, figures: Sequence[FigureVerdict], url: str | None) -> None:
     for number, figure in enumerate(figures):
         lines = "\n".join(f"- {prose(line)}" for line in explanation(figure))
-        if not text.add(f"\n**{figure.state}: {prose(movement(figure))}**\n\n{lines}"):
+        page = _link(f"{url.rstrip('/')}/{figure.page}", "all its nights") if url and figure.page else ""
+        if not text.add(f"\n**{figure.state}: {prose(movement(figure))}**{page}\n\n{lines}"):
             _left_out(text, len(figures) - number, "explanations")
             return
 

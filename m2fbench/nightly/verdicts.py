@@ -7,7 +7,7 @@
                      peak_memory_bytes
     figures          each judged figure against each baseline: cell, kind, figure, unit, higher_is_better, state, baseline, value, low, high,
                      baseline_value, difference (value, low, high), p_value, evidence, result, baseline_result, since, since_result, nights,
-                     changes (what, before, after), note
+                     changes (what, before, after), note, page (of the series, in the dashboard)
 
 Numbers that are not known are null. The fields mean what ``nightly.records`` says of them.
 """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2fbench.reporting.dashboard.naming import clean
 from m2fbench.reporting.dashboard.units import NOT_MEASURED, SCALES, SIGNIFICANT
+from m2fbench.reporting.page.html import ground
 from m2fbench.reporting.page.plots import BLUE, GREEN, PURPLE, VERMILLION
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_REPORT_STYLE = Path(__file__).parents[1] / "page" / "templates" / "report.css"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"  # of every page
 )
@@ -73,8 +73,5 @@ def _read(name: str) -> str:
 
 def _style() -> str:
     """The palette and the ground rules are those of ``report.html``, marks in the colours of its figures."""
-    ground, found, _ = _REPORT_STYLE.read_text(encoding="utf-8").partition("\nmain {")
-    if not found or "--accent" not in ground:
-        raise RuntimeError(f"{_REPORT_STYLE}: expected the palette above the rule of 'main'")
     colours = f":root {{ --bad: {VERMILLION}; --good: {GREEN}; --odd: {PURPLE}; --curve: {BLUE}; }}\n"
-    return re.sub(r"\n{2,}", "\n", ground) + "\n" + colours + _read("dashboard.css")
+    return re.sub(r"\n{2,}", "\n", ground()) + "\n" + colours + _read("dashboard.css")

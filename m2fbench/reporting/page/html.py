@@ -32,11 +32,18 @@ def render(page: Page) -> str:
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"inline_svg": inline_svg, "data_address": data_address, "sort_value": sort_value}
-    script, style = (_TEMPLATES / name for name in ("report.js", "report.css"))
-    text = script.read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(
-        page=page, script=_markup(text), style=_markup(style.read_text(encoding="utf-8")), policy=policy(text)
+    text, style = (
+        (_TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        ground() + (_TEMPLATES / "report.css").read_text(encoding="utf-8"),
     )
+    return environment.get_template("report.html.j2").render(
+        page=page, script=_markup(text), style=_markup(style), policy=policy(text)
+    )
+
+
+def ground() -> str:
+    """The palette and the ground rules, which all our pages share."""
+    return (_TEMPLATES / "ground.css").read_text(encoding="utf-8")
 
 
 def policy(script: str) -> str:
