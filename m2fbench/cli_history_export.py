@@ -1,5 +1,6 @@
 """``m2fbench history export``: a history's figures as files that others read, or as runs of an MLflow server."""
 
+import os
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -121,7 +122,11 @@ def _to_file(
 
     found = rows(entries, figures=figures, result_of=history.result if per_class else None, circumstances=circumstances)
     if output is None or _is_stdout(output):
-        write_stream(sys.stdout.buffer, form, columns(circumstances), found)
+        try:
+            write_stream(sys.stdout.buffer, form, columns(circumstances), found)
+            sys.stdout.flush()
+        except BrokenPipeError:  # a reader such as head has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return iter(())
     waiting.tell(f"writing {len(entries)} results")
     number = write_file(output, form, columns(circumstances), found)

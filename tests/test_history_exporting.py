@@ -234,6 +234,14 @@ def test_the_command_to_stdout_with_filters(cli: Call, history: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("file_format", ["json", "csv"])
+def test_a_reader_that_has_had_enough_is_no_error(history: Path, file_format: str) -> None:
+    command = f"set -o pipefail; {sys.executable} -m m2fbench history export --format {file_format} --circumstances --history '{history}' | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
