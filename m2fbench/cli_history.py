@@ -1,7 +1,5 @@
 """``m2fbench history``: results of many nights, from files that are the truth."""
 
-import json
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from m2fbench.cli_common import open_console, warn
-from m2fbench.cli_history_export import KindName, export
+from m2fbench.cli_history_export import KindName, SinceOption, UntilOption, export
 
 if TYPE_CHECKING:
     from m2fbench.analysis.series import Detection, Series
+    from m2fbench.errors import HistoryError
     from m2fbench.history.history import History
     from m2fbench.history.records import Entry, Selection
     from m2fbench.types import JsonObject
@@ -68,16 +67,19 @@ def list_(
     kind: Annotated[list[KindName] | None, typer.Option(help="Of this kind only; repeatable.")] = None,
     machine: Annotated[list[str] | None, typer.Option(help="Of this machine only; repeatable.")] = None,
     figure: Annotated[list[str] | None, typer.Option(help="Show this figure; repeatable.")] = None,
-    since: Annotated[str, typer.Option(help="From this time on (UTC, or the beginning of one: 2026-11).")] = "",
-    until: Annotated[str, typer.Option(help="Up to this time, what it begins included.")] = "",
+    since: SinceOption = "",
+    until: UntilOption = "",
     series: Annotated[bool, typer.Option("--series", help="Figures night after night, in place of results.")] = False,
     problems: Annotated[bool, typer.Option("--problems", help="Only the files that cannot be read.")] = False,
+    releases: Annotated[bool, typer.Option("--releases", help="Only the releases and their results.")] = False,
+    accepted: Annotated[bool, typer.Option("--accepted", help="Only what was accepted, why, when and where.")] = False,
     last: Annotated[int, typer.Option(min=0, help="Show so many results, the last ones; 0 for all. JSON has all.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """List the results of a history, or its series with what they show."""
     from m2fbench.history.records import Selection
-    from m2fbench.reporting.terminal.history import entries_table, problem_lines, series_table
+    from m2fbench.reporting.terminal.history import entries_table, problem_lines, release_lines, series_table
+    from m2fbench.reporting.terminal.history_json import series_json
 
     selection = Selection(
         suites=tuple(suite or ()), rows=tuple(checkpoint or ()), variants=tuple(variant or ()), kinds=tuple(k.value for k in kind or ()),
@@ -86,17 +88,21 @@ def list_(
     console = open_console()
     with _opened(history) as opened:
         found_problems = opened.problems()
-        if problems:
+        if releases:
+            _print_json(dict(opened.releases())) if as_json else _print(console, release_lines(opened.releases(), opened.entries()))
+        elif accepted:
+            _list_accepted(opened, console, as_json)
+        elif problems:
             _print_json([asdict(p) for p in found_problems]) if as_json else _print(console, problem_lines(found_problems))
         elif series:
             found = list(_detected(opened, selection, main=not figure and not as_json))
-            _print_json(map(_series_json, found)) if as_json else console.print(series_table([(s, d) for s, d in found]))
+            _print_json(series_json(s, d) for s, d in found) if as_json else console.print(series_table(found, console.width))
         else:
             entries = opened.entries(selection)
             if as_json:
                 _print_json(asdict(entry) | {"cell": entry.cell} for entry in entries)
             else:
-                console.print(entries_table(entries[-last:] if last else entries, selection.figures))
+                console.print(entries_table(entries[-last:] if last else entries, selection.figures, console.width))
                 left = f", the last {last} shown: --last 0 for all" if last and len(entries) > last else ""
                 console.print(Text(f"{len(entries)} results{left}"))
         if found_problems and not problems:
@@ -122,16 +128,25 @@ def show(
 @app.command()
 def release(
     name: Annotated[str, typer.Argument(help="Such as v1.2; a nightly can then be held to release:v1.2.")],
-    results: Annotated[list[str], typer.Argument(metavar="RESULTS...", help="Beginnings of SHA-256, or run directories.")],
+    results: Annotated[
+        list[str] | None, typer.Argument(metavar="RESULTS...", help="Beginnings of SHA-256, or run directories.")
+    ] = None,
     history: HistoryOption = "history",
     replace: Annotated[bool, typer.Option("--replace", help="Where there is a release of that name.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the release of that name; its results stay.")] = False,
 ) -> None:
     """Name results as those of a release, to compare later ones with."""
     from m2fbench.errors import HistoryError
 
+    if delete and results:
+        raise HistoryError("--delete is for a whole release: leave the results out, or name them all with --replace")
     with _opened(history) as opened:
+        if delete:
+            opened.delete_release(name)
+            open_console().print(Text(f"release {name}: deleted, its results are still in the history"), soft_wrap=True)
+            return
         chosen: list[str] = []
-        for each in results:
+        for each in results or ():
             if not Path(each).exists():
                 chosen.append(each)
                 continue
@@ -147,31 +162,55 @@ def release(
 @app.command()
 def accept(
     cell: CellArgument,
-    reason: Annotated[str, typer.Option(help="Why the change is as it should be; kept in the history.")],
+    reason: Annotated[str, typer.Option(help="Why the change is as it should be; kept in the history.")] = "",
     history: HistoryOption = "history",
     figure: Annotated[list[str] | None, typer.Option(help="Of this figure only; repeatable.")] = None,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take back what was accepted: alarms again.")] = False,
 ) -> None:
     """Accept the open regressions of a cell: they are no alarm any more, and the new level is the one to compare with."""
     from m2fbench.errors import HistoryError
-    from m2fbench.reporting.terminal.history import when
+    from m2fbench.reporting.terminal.history import plain
 
-    console = open_console()
+    if not withdraw and not reason.strip():
+        raise HistoryError("which reason? --reason TEXT, for which the change is accepted; it is kept in the history")
     with _opened(history) as opened:
         selection = _cell_selection(cell, tuple(figure or ()))
-        accepted = set[tuple[str, str]]()
-        while True:  # under a regression that is accepted, an earlier one may still be open
-            found = _detected(opened, selection)
-            opens = {
-                (s.points[d.open.first].result, s.key.figure): s.points[d.open.first].time for s, d in found if d.open is not None
-            }
-            if not opens.keys() - accepted:
-                break
-            for (result, name), time in opens.items():
-                opened.accept(result, name, reason)
-                accepted.add((result, name))
-                console.print(Text(f"accepted: {cell} {name}, the regression since {when(time)}"), soft_wrap=True)
-    if not accepted:
-        raise HistoryError(f"{cell}: no open regression{' of that figure' if figure else ''}; see m2fbench history list --series")
+        known = [entry.sha256 for entry in opened.entries(_cell_selection(cell))]
+        if not known:
+            raise _no_cell(opened, cell)
+        lines = _withdrawn(opened, cell, set(known), figure) if withdraw else _accepted(opened, cell, selection, reason)
+    _print(open_console(), (Text(plain(line)) for line in lines))
+    if not lines:
+        of_figure = " of that figure" if figure else ""
+        if withdraw:
+            raise HistoryError(f"{cell}: nothing was accepted{of_figure}; see m2fbench history list --accepted")
+        raise HistoryError(f"{cell}: no open regression{of_figure}; see m2fbench history list --series")
+
+
+def _accepted(history: "History", cell: str, selection: "Selection", reason: str) -> list[str]:
+    """A line each."""
+    from m2fbench.reporting.terminal.history import when
+
+    done: dict[tuple[str, str], str] = {}
+    while True:  # under a regression that is accepted, an earlier one may still be open
+        opens = {
+            (s.points[d.open.first].result, s.key.figure): s.points[d.open.first].time
+            for s, d in _detected(history, selection)
+            if d.open is not None
+        }
+        if not opens.keys() - done.keys():
+            return list(done.values())
+        for (result, name), time in opens.items():
+            history.accept(result, name, reason)
+            done[result, name] = f"accepted: {cell} {name}, the regression since {when(time)}"
+
+
+def _withdrawn(history: "History", cell: str, results: set[str], figures: list[str] | None) -> list[str]:
+    """A line each."""
+    found = [a for a in history.acceptances() if a.result in results and (not figures or a.figure in figures)]
+    for acceptance in found:
+        history.withdraw(acceptance)
+    return [f"withdrawn: {cell} {a.figure}, accepted for: {a.reason}" for a in found]
 
 
 @app.command()
@@ -184,7 +223,8 @@ def rebuild(history: HistoryOption = "history") -> None:
         opened.rebuild()
         problems = opened.problems()
         _print(console, problem_lines(problems))
-        console.print(Text(f"{opened.address}: {len(opened.entries())} results, {len(problems)} files that cannot be read"))
+        line = f"{opened.address}: {len(opened.entries())} results, {len(problems)} files that cannot be read"
+        console.print(Text(line), soft_wrap=True)
 
 
 app.command(name="export")(export)
@@ -226,21 +266,38 @@ def _cell_selection(cell: str, figures: tuple[str, ...] = ()) -> "Selection":
     return Selection(suites=(parts[0],), rows=("/".join(parts[1:-1]),), variants=(parts[-1],), figures=figures)
 
 
+def _no_cell(history: "History", cell: str) -> "HistoryError":
+    from m2fbench.errors import HistoryError, shown
+
+    known = ", ".join(dict.fromkeys(shown(entry.cell) for entry in history.entries())) or "none"
+    return HistoryError(f"{cell}: the history has no such cell; expected one of {known}")
+
+
+def _list_accepted(history: "History", console: Console, as_json: bool) -> None:
+    from m2fbench.reporting.terminal.history import acceptance_lines
+
+    found = history.acceptances()
+    cells = {entry.sha256: entry.cell for entry in history.entries()} if found else {}
+    if as_json:
+        _print_json(asdict(each) | {"cell": cells.get(each.result)} for each in found)
+    else:
+        _print(console, acceptance_lines(found, cells))
+
+
 def _show_cell(history: "History", cell: str, as_json: bool) -> None:
-    from m2fbench.errors import HistoryError
     from m2fbench.reporting.terminal.history import series_table, step_lines
+    from m2fbench.reporting.terminal.history_json import series_json
 
     selection = _cell_selection(cell)
     found = list(_detected(history, selection))
     if not found:
-        known = ", ".join(dict.fromkeys(entry.cell for entry in history.entries())) or "none"
-        raise HistoryError(f"{cell}: the history has no such cell; expected one of {known}")
+        raise _no_cell(history, cell)
     entries = {entry.sha256: entry for entry in history.entries(selection)}
     if as_json:
-        _print_json(_series_json(each, entries) for each in found)
+        _print_json(series_json(*each, entries) for each in found)
         return
     console = open_console()
-    console.print(series_table(found))
+    console.print(series_table(found, console.width))
     for series, detection in found:
         changes = {k: list(_changes(entries, series, detection, k)) for k in range(len(detection.steps))}
         _print(console, step_lines(series, detection, changes))
@@ -279,34 +336,7 @@ def _show_result(history: "History", beginning: str, per_class: bool, circumstan
         console.print(circumstances_table(entry))
 
 
-def _series_json(found: "tuple[Series, Detection]", entries: "dict[str, Entry] | None" = None) -> "JsonObject":
-    series, detection = found
-    steps = []
-    for place, step in enumerate(detection.steps):
-        first, last_good = series.points[step.first], series.points[step.last_good]
-        steps.append(
-            asdict(step)
-            | {"first": first.result, "last_good": last_good.result, "since": first.time, "open": step is detection.open}
-        )
-        if entries is not None:
-            steps[-1]["changes"] = [
-                {"what": what, "before": before, "after": after}
-                for what, before, after in _changes(entries, series, detection, place)
-            ]
-    document = asdict(series.key) | {"unit": series.unit, "higher_is_better": series.higher_is_better, "steps": steps}
-    points = [asdict(point) | {"state": state} for point, state in zip(series.points, detection.states, strict=True)]
-    return document | {"cell": series.key.cell, "latest": points[-1], "points": points if entries is not None else len(points)}
-
-
 def _print_json(value: "Iterable[object] | JsonObject") -> None:
-    """NaN as null; of many, as a list."""
-    document = value if isinstance(value, dict) else list(value)
-    typer.echo(json.dumps(_without_nan(document), indent=1, ensure_ascii=False, allow_nan=False))
+    from m2fbench.reporting.terminal.history_json import json_text
 
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_nan(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    typer.echo(json_text(value))

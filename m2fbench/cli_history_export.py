@@ -1,6 +1,7 @@
 """``m2fbench history export``: a history's figures as files that others read, or as runs of an MLflow server."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -36,6 +37,18 @@ class KindName(StrEnum):
     flops = "flops"
 
 
+def _time(text: str) -> str:
+    """As the history writes times, of which any beginning will do."""
+    found = re.fullmatch(r"(\d{4}(?:-\d\d(?:-\d\d)?)?)(?:(?<=-\d\d-\d\d)[T ](\d\d(?::\d\d){0,2}))?Z?", text.strip())
+    if text and found is None:
+        raise typer.BadParameter(f"{text!r}: expected a time in UTC, or the beginning of one, as 2026-11 or 2026-11-30T03:00")
+    return "" if found is None else "T".join(part for part in found.groups() if part)
+
+
+SinceOption = Annotated[str, typer.Option(callback=_time, help="From this time on (UTC, or the beginning of one: 2026-11).")]
+UntilOption = Annotated[str, typer.Option(callback=_time, help="Up to this time, what it begins included.")]
+
+
 def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file, whose suffix tells the format; - for stdout (json, csv).")
@@ -62,8 +75,8 @@ def export(
     figure: Annotated[
         list[str] | None, typer.Option(help="This figure only (mlflow: results that have it, whole); repeatable.")
     ] = None,
-    since: Annotated[str, typer.Option(help="From this time on (UTC, or the beginning of one: 2026-11).")] = "",
-    until: Annotated[str, typer.Option(help="Up to this time, what it begins included.")] = "",
+    since: SinceOption = "",
+    until: UntilOption = "",
 ) -> None:
     """Write a history's figures as JSON, CSV or Parquet, or as runs of an MLflow tracking server."""
     from m2fbench.history.history import History
@@ -104,6 +117,8 @@ def _form(form: ExportFormat | None, output: Path | None, uri: str | None) -> Ex
             fail(f"error: --format mlflow writes to a server, not to -o {output}; leave -o out", USER_ERROR)
         if not uri:
             fail("error: which MLflow server? give --uri http://HOST:5000, or set MLFLOW_TRACKING_URI", USER_ERROR)
+    if output is not None and output.is_dir():
+        fail(f"error: -o {output} is a folder: name a file in it, such as -o {output / f'history.{form}'}", USER_ERROR)
     if form is ExportFormat.parquet and _is_stdout(output):
         fail("error: Parquet is no text for stdout: name a file with -o FILE.parquet", USER_ERROR)
     return form

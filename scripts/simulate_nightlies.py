@@ -6,8 +6,8 @@ A year is 365 nights, 1 % of them without a figure. Speed: log-normal noise abou
 correlated by 0.3 with the one before, 2 % outlier nights of 4 to 30 % (three of four slower, half of those known to be disturbed) and
 one step. Accuracy: 500 images whose scores stay but for a tenth of them, which chance moves every night; one step, which a fifth of the images
 carry. Every accuracy night is compared with the night that is the baseline then, by the paired bootstrap over the images (4000 resamples), as
-a nightly does it, with a second run where the figure drops, or without. Nights are counted that have a figure. Alarms
-are false that belong to no step.
+a nightly does it, with a second run where the figure drops, or without. Only nights with a figure are counted. Alarms are false that belong
+to no planted step, gains included.
 """
 
 import argparse
@@ -142,8 +142,9 @@ def accuracy_series(
 ) -> tuple[Series, list[Detection]]:
     """The series of a year and what was detected on each of its nights.
 
-    Night by night, as a nightly does it: what the nights so far show names the baseline, tonight's run is compared with that, the comparison
-    stands with the night. All nights are resampled at once, which are the same draws for all as in the comparison of two.
+    Night by night, as a nightly does it: what the nights so far show names the baseline (and, while a regression is open, the last night of
+    its level), tonight's run is compared with that, the comparison stands with the night. All nights are resampled at once, which are the
+    same draws for all as in the comparison of two.
     """
     rules = rules or Rules()
     scores = accuracy_scores(year, rng)
@@ -152,14 +153,14 @@ def accuracy_series(
     points: list[Point] = []
     seen: list[Detection] = []
     for night in range(year.nights):
-        point = Point(f"accuracy {night}", _time(night), float(first[0, night]))
-        if seen and (baseline := seen[-1].baseline) is not None:
-            pair = compared(first[:, baseline], first[:, night], year.images, points[baseline].result)
-            if year.repeat and dropped(pair, rules):
-                again = compared(first[:, baseline], second[:, night], year.images, points[baseline].result)
+        pairs = {}
+        for before in {seen[-1].baseline, seen[-1].in_line} - {None} if seen else ():
+            pair = compared(first[:, before], first[:, night], year.images, points[before].result)
+            if year.repeat and before == seen[-1].in_line and dropped(pair, rules):  # of what stands already there is no second run
+                again = compared(first[:, before], second[:, night], year.images, points[before].result)
                 pair = replace(pair, repeated=confirms(again.difference.value, again.p_value, rules))
-            point = replace(point, paired={pair.baseline: pair})
-        points.append(point)
+            pairs[pair.baseline] = pair
+        points.append(Point(f"accuracy {night}", _time(night), float(first[0, night]), paired=pairs))
         seen.append(detect(Series(ACCURACY, "percent", True, tuple(points)), rules))
     return Series(ACCURACY, "percent", True, tuple(points)), seen
 

@@ -4,13 +4,15 @@ import json
 import math
 import os
 import re
+import threading
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given
@@ -19,15 +21,17 @@ from made_dashboard import BAD, LONG, PROBLEMS, QUOTED, RIGHT, made
 from typer.testing import CliRunner
 
 from m2fbench.analysis import regressions
+from m2fbench.analysis.findings import Estimate
 from m2fbench.analysis.regressions import Rules
-from m2fbench.analysis.series import Detection, Point, Series, SeriesKey, Step
+from m2fbench.analysis.series import Detection, Paired, Point, Series, SeriesKey, Step
 from m2fbench.errors import StoreError
 from m2fbench.reporting.dashboard.axes import Frame, seconds_of, time_ticks, value_ticks
 from m2fbench.reporting.dashboard.digest import Site, digest, is_main, levels
 from m2fbench.reporting.dashboard.feed import ATOM, atom
-from m2fbench.reporting.dashboard.files import MANIFEST
+from m2fbench.reporting.dashboard.files import MANIFEST, Folder
 from m2fbench.reporting.dashboard.naming import clean, name_length, slug, slug_of, without_password
 from m2fbench.reporting.dashboard.page import json_text
+from m2fbench.reporting.dashboard.series_page import series_page, step_row
 from m2fbench.reporting.dashboard.site import SiteRequest, whole_url, write_site
 from m2fbench.reporting.dashboard.svg import chart, sparkline
 from m2fbench.reporting.dashboard.units import percent, scale_of
@@ -101,6 +105,11 @@ def test_changes_are_points_of_percentages_and_shares_of_anything_else() -> None
     assert percent(-0.00004) == "0.00\xa0%"
 
 
+def test_a_value_that_is_not_nothing_is_not_printed_as_nothing() -> None:
+    assert scale_of("s", 1e-3).text(2.6e-9).replace("\xa0", " ") == "0.0000026 ms"
+    assert scale_of("percent", 45.0).text(-0.00049).replace("\xa0", " ") == "−0.00049 %"
+
+
 def test_texts_are_without_what_does_not_show_and_addresses_without_passwords() -> None:
     assert clean("a\x00b\u202ec\ud800d") == "a�b�c�d"
     assert clean("naïve — 数\xa0字") == "naïve — 数\xa0字"
@@ -131,6 +140,20 @@ def test_ticks_of_time_are_few_and_named(days: float) -> None:
     assert len(ticks) >= 2 or days < 3
 
 
+def test_ticks_within_a_day_are_hours_and_minutes() -> None:
+    start = datetime(2026, 2, 3, 22, 7, tzinfo=UTC).timestamp()
+    assert [name for _, name in time_ticks(start, start + 300)] == ["Feb 3 22:07", "22:08", "22:09", "22:10", "22:11", "22:12"]
+    assert [name for _, name in time_ticks(start, start + 4 * 3600)] == ["Feb 3 23:00", "Feb 4", "01:00", "02:00"]
+
+
+def test_runs_of_the_same_day_stand_apart() -> None:
+    several = [replace(p, time=f"2026-01-01T03:0{2 * i}:00+00:00") for i, p in enumerate(points(1.0, 2.0, 3.0))]
+    text = chart(seen(Series(KEY, "x", True, tuple(several))), None, seconds_of(several), "")
+    places = [int(x) for x, _ in re.findall(r"M(\d+) (\d+)h0", re.search(r'class="dots" d="([^"]+)"', text)[1])]  # type: ignore[index]
+    assert all(b - a > 3000 for a, b in pairwise(places)), "of 8000 from edge to edge"
+    assert len(re.findall(r'<text class="d[ "]', text)) == 5, "minutes below"
+
+
 def points(*values: float, **more: Any) -> tuple[Point, ...]:
     return tuple(Point(f"{i:064x}", f"2026-01-{i + 1:02}T03:00:00+00:00", v, conditions="c", **more) for i, v in enumerate(values))
 
@@ -149,6 +172,26 @@ def test_charts_of_odd_series_are_well_formed(values: tuple[float, ...]) -> None
         ET.fromstring(text)
         assert "nan" not in text.replace("Nan", "")
         assert "inf" not in text
+
+
+def test_a_chart_without_values_has_no_scale() -> None:
+    one = seen(Series(KEY, "bytes", True, points(math.nan, math.nan)))
+    assert 'class="v"' not in chart(one, None, seconds_of(one.points), "")
+
+
+def test_figures_and_times_beyond_all_measure_do_not_stop_the_site(tmp_path: Path) -> None:
+    odd = [(1.0, math.inf, 2.0, -math.inf), (1e308, -1.7e308, 1e308), (5e-324, 1e-320, 0.0)]
+    series = [Series(replace(KEY, row=f"{i}"), "s", True, points(*values)) for i, values in enumerate(odd)]
+    series.append(Series(replace(KEY, row="wide"), "s", True, points(1.0, 2.0, low=-math.inf, high=math.inf)))
+    late = tuple(
+        replace(p, time=time)
+        for p, time in zip(points(1.0, 2.0), ("0001-01-01T00:00:00+00:00", "9999-12-31T00:00:00+00:00"), strict=True)
+    )
+    series.append(Series(replace(KEY, row="late"), "s", True, late))
+    write_site(tmp_path, [], series, [], REQUEST)
+    state = {s["row"]: s["value"] for s in json.loads((tmp_path / "data" / "series.json").read_text())["series"]}
+    assert state["0"] == 2.0, "the last one that is a number"
+    assert state["1"] is None
 
 
 def test_a_chart_has_every_night_at_its_place(site: Path) -> None:
@@ -174,6 +217,21 @@ def test_an_outlier_does_not_flatten_the_other_nights() -> None:
     high = float(re.findall(r'data-high="([^"]+)"', text)[0])
     assert high < 10.5
     assert 'class="mark beyond"' in text, "and it is said that it lies beyond"
+
+
+def test_intervals_over_images_are_drawn_where_they_leave_the_nights_to_be_seen() -> None:
+    """Wider ones are in a fact and in the night's details: they are of the images, which are the same every night."""
+    narrow = Series(
+        KEY, "percent", True, tuple(replace(p, low=p.value - 0.1, high=p.value + 0.1) for p in points(43.0, 43.6, 43.3))
+    )
+    wide = replace(narrow, points=tuple(replace(p, low=p.value - 2, high=p.value + 2) for p in narrow.points))
+    site = Site([], [], Rules())
+    drawn, fact = (series_page(site, one, [one], "") for one in (seen(narrow), seen(wide)))
+    assert 'class="whiskers"' in drawn
+    assert 'class="whiskers"' not in fact
+    assert "41.30 to 45.30\xa0%" in fact
+    fps = seen(replace(wide, unit="images/s"))
+    assert 'class="whiskers"' in chart(fps, None, seconds_of(fps.points), ""), "noise of the night itself"
 
 
 def test_a_frame_keeps_everything_inside() -> None:
@@ -203,6 +261,42 @@ def test_states_of_series() -> None:
     assert seen(replace(series, points=points(1.0, math.nan)), states=("first", "unmeasured")).status == "unmeasured"
     assert digest(series, Detection(("first", "steady", "steady"), (), 0.1), Rules(), "2026-02-01T00:00:00+00:00").status == "ended"
     assert not seen(replace(series, points=points(math.nan))).main, "what was never measured is not on the first page"
+
+
+def test_too_few_nights_are_not_called_steady() -> None:
+    few = Series(KEY, "percent", True, points(10.0, 10.0, 10.0))
+    assert seen(few, noise=math.nan).status == "new"
+    assert seen(replace(few, key=replace(KEY, kind="flops")), noise=math.nan).status == "steady", "counted, without noise"
+    same = Paired(few.points[1].result, 10, Estimate(0.0), 1.0, identical=True)
+    paired = replace(few, points=(*few.points[:2], replace(few.points[2], paired={same.baseline: same})))
+    assert seen(paired, noise=math.nan).status == "steady", "compared over the same images"
+
+
+def test_evidence_says_what_the_paired_comparison_was() -> None:
+    nights = points(45.0, 44.6, 44.6, 44.6)
+    pair = Paired(nights[0].result, 5000, Estimate(-0.4, -0.9, 0.1), 0.12)
+    other = Paired("f" * 64, 5000, Estimate(-0.5, -0.9, -0.1), 0.01)
+    series = Series(
+        KEY, "percent", True, (nights[0], replace(nights[1], paired={other.baseline: other, pair.baseline: pair}), *nights[2:])
+    )
+    step = Step(1, 0, 3, 45.0, 44.6, "regression", "level")
+    detected = Detection(("first", "regression", "steady", "steady"), (step,), 0.1, step)
+    site = Site([], [series], Rules())
+    one = digest(series, detected, Rules(), "2026-01-05T00:00:00+00:00")
+    text = "−0.40 points (−0.90 to +0.10) on the same 5000 images, p = 0.12"
+    assert step_row(site, one, step).evidence == f"3 nights at the new level; {text}"
+    page = series_page(site, one, [one], "")
+    both = json.loads(page[page.index('id="data">') + 10 : page.rindex("</script>")])["nights"][1][-1]
+    assert both.startswith(f"{text}, against {nights[0].result}; −0.50 points"), "the newest baseline first, and none left out"
+    assert step_row(site, one, replace(step, evidence="paired")).evidence == text
+
+
+def test_a_disturbed_latest_value_is_said_to_be(tmp_path: Path) -> None:
+    series = Series(replace(KEY, figure="fps", kind="speed", machine="m"), "images/s", True, points(1.0, 2.0, disturbed=True))
+    write_site(tmp_path, [], [series], [], REQUEST)
+    page = next((tmp_path / "series").iterdir()).read_text()
+    assert "the machine was disturbed while the latest value was measured" in page
+    assert "disturbed: something else took the machine" in page
 
 
 def test_the_change_is_held_against_quiet_nights_of_the_same_level() -> None:
@@ -317,7 +411,7 @@ def test_every_run_is_in_its_file_with_all_that_is_known(site: Path) -> None:
             entry.machine,
             entry.disturbed,
         )
-        assert shard["cells"][run[1]][1:] == [entry.suite, entry.row, entry.variant]
+        assert shard["cells"][run[1]][1:] == [clean(entry.suite), clean(entry.row), clean(entry.variant)]
         figures = {shard["figures"][place][0]: values for place, *values in run[10]}
         for figure in entry.figures:
             assert figures[figure.name][0] == (None if math.isnan(figure.value) else figure.value)
@@ -325,6 +419,20 @@ def test_every_run_is_in_its_file_with_all_that_is_known(site: Path) -> None:
         assert dict(shard["pairs"][place] for place in run[12]) == dict(entry.conditions)
         origins = [shard["texts"][place] for place in run[13]]
         assert origins == [f"/runs/{BAD}", "s3://bucket/x.json"]
+
+
+def test_links_to_filtered_views_name_what_the_filters_have(tmp_path: Path) -> None:
+    key = replace(KEY, suite="a\x00\u200bb\ud800", row=RIGHT)
+    entries = [replace(made()[0][0], suite=key.suite, row=key.row)]
+    write_site(tmp_path, entries, [Series(key, "percent", True, points(1.0))], [], REQUEST)
+    overview, page = Tags(), Tags()
+    overview.feed((tmp_path / "index.html").read_text())
+    page.feed(next((tmp_path / "series").iterdir()).read_text())
+    asked = [parse_qs(urlsplit(a["href"] or "").query) for _, a in page.found if "?suite" in (a.get("href") or "")]
+    assert {"suite": [clean(key.suite)], "row": [clean(RIGHT)]} in asked
+    assert f"{clean(key.suite)}" in overview.text
+    shard = data_of(next((tmp_path / "data" / "runs").iterdir()))
+    assert shard["cells"][0][1:3] == [clean(key.suite), clean(key.row)]
 
 
 def test_cells_lead_to_runs_and_series(site: Path) -> None:
@@ -482,6 +590,32 @@ def test_a_site_that_was_begun_and_not_finished_is_finished(tmp_path: Path, monk
     monkeypatch.setattr(files, "write_atomically", real)
     written = small(tmp_path)
     assert all(path.is_file() for path in written)
+
+
+def test_a_site_is_written_by_one_at_a_time(tmp_path: Path) -> None:
+    with Folder(tmp_path) as first:
+        other = threading.Thread(target=small, args=(tmp_path,))
+        other.start()
+        first.announce(["mine.html"])
+        first.write("mine.html", "")
+        other.join(0.2)
+        assert other.is_alive(), "it waits"
+    other.join(60)
+    assert not (tmp_path / "mine.html").exists(), "the later one knew what the earlier one wrote"
+    assert small(tmp_path)[0].is_file()
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path) -> None:
+    small(tmp_path)
+    left = [tmp_path / ".index.html.123.part", tmp_path / "assets" / ".common.js.4.part", tmp_path / f".{MANIFEST}.5.part"]
+    mine = tmp_path / ".notes.txt.6.part"
+    for path in (*left, mine):
+        path.write_text("")
+    (tmp_path / ".m2fbench-dashboard.lock").write_text("")
+    small(tmp_path)
+    assert not any(path.exists() for path in left)
+    assert mine.exists()
 
 
 # the command

@@ -6,6 +6,7 @@ import math
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from made_dashboard import BAD, LONG, PROBLEMS, QUOTED, RIGHT, made
 from test_report_browser import ARGUMENTS, CHROMIUM, luminance
 
+from m2fbench.history.records import Figure
 from m2fbench.reporting.dashboard.naming import clean
 from m2fbench.reporting.dashboard.site import SiteRequest, write_site
 from m2fbench.reporting.dashboard.units import scale_of
@@ -254,6 +256,65 @@ def test_the_whole_site_can_be_used_by_key(opened: Opened) -> None:
     assert set(outlines) == {"solid"}, "what is focused is to be seen"
 
 
+def test_what_has_the_focus_is_on_the_screen_when_zoomed_in(browser: Any, site: Path) -> None:
+    """A window of 1280 pixels at 200 %."""
+    found = Opened(browser, site.as_uri(), viewport={"width": 640, "height": 450}, reduced_motion="reduce")
+    count = found.page.locator("table.series thead button").count()
+    assert count == found.page.locator("table.series thead button:visible").count() > 5
+    for number in range(count):
+        button = found.page.locator("table.series thead button").nth(number)
+        button.focus()
+        seen = button.evaluate(
+            "e => { const b = e.getBoundingClientRect(); return document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2) === e; }"
+        )
+        assert seen, button.inner_text()
+    found.close()
+
+
+def test_accessible_names_are_words(opened: Opened, site: Path) -> None:
+    page = opened.page
+    head = page.locator("table.series thead").aria_snapshot()
+    assert 'button "State"' in head
+    assert "↕" not in head
+    opened.go(path_of(site, "shapes-tiny-default-fps"))
+    charts = page.locator(".charts").aria_snapshot()
+    assert 'radio "all nights"' in charts
+    assert re.search(r'application "fps of shapes/tiny/default, \d+ nights; latest [\d.]+ images/s\.', charts)
+    assert "img" not in charts, "what the name of the chart says is not said again mark by mark"
+
+
+def test_the_night_before_is_one_of_the_same_machine(browser: Any, tmp_path: Path) -> None:
+    entries = [e for e in made()[0] if e.kind == "speed" and e.row == "tiny" and e.variant == "default"][:6]
+    entries = [replace(e, machine=f"machine {i % 2}") for i, e in enumerate(sorted(entries, key=lambda e: e.time))]
+    write_site(tmp_path, entries, [], [], SiteRequest("Two machines"))
+    found = Opened(browser, tmp_path.as_uri(), f"run.html#{entries[4].sha256}")
+    found.page.get_by_role("link", name="night before").first.click()
+    found.page.wait_for_url(f"**#{entries[2].sha256[:12]}")
+    found.go(f"compare.html#{entries[0].sha256[:16].upper()}..{entries[4].sha256[:8]}")
+    found.page.locator("#comparison table").first.wait_for()
+    found.close()
+
+
+def test_a_difference_within_the_intervals_is_not_sure(browser: Any, tmp_path: Path) -> None:
+    entry = next(e for e in made()[0] if e.kind == "speed" and e.row == "tiny")
+    pairs = {"near": (30.0, 29.9), "far": (30.0, 20.0)}
+    a, b = (
+        replace(
+            entry,
+            sha256=name * 64,
+            figures=tuple(Figure(f, pairs[f][k], "images/s", True, pairs[f][k] - 1, pairs[f][k] + 1) for f in pairs),
+        )
+        for k, name in enumerate("ab")
+    )
+    write_site(tmp_path, [a, b], [], [], SiteRequest("Two runs"))
+    found = Opened(browser, tmp_path.as_uri(), "compare.html#aaaaaaaa..bbbbbbbb")
+    table = found.page.get_by_role("table", name="Figures")
+    assert "worse, not sure" in table.locator("tr", has_text="near").inner_text()
+    assert table.locator("td.worse").all_inner_texts() == ["worse"]
+    assert found.page.get_by_text("the intervals of A and B overlap").is_visible()
+    found.close()
+
+
 def test_picking_runs_compares_them(opened: Opened) -> None:
     page = opened.page
     opened.go("compare.html")
@@ -408,3 +469,6 @@ def test_scripts_print_figures_as_the_pages_do(opened: Opened) -> None:
         for value in (0.0, 1e-7, 0.000999, 0.03, 1.0, 9.9996, 45.034, 123.456, 99999.5, 2.5e6, 2.6e9, 226e9, 3.1e13, -4.2):
             printed = opened.page.evaluate("([unit, value]) => valueText(scaleOf(unit, value), value)", [unit, value])
             assert printed == scale_of(unit, value).text(value), (unit, value)
+    for value in (0.125, 0.375, 78.125, -3.125, 0.0, -0.001, 2.675, 12.5):  # halves, which Python rounds to even
+        signed = opened.page.evaluate("value => number(scaleOf('percent', 1), value, true)", value)
+        assert signed == scale_of("percent", 1.0).number(value, signed=True), value

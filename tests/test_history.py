@@ -1,5 +1,6 @@
 """A history: files that are the truth, an index that can always be made again, and nothing lost or passed over in silence."""
 
+import contextlib
 import json
 import math
 import os
@@ -16,8 +17,8 @@ from made_history import made_history, made_result, made_runs, made_time, sha256
 
 from m2fbench.analysis.findings import Estimate
 from m2fbench.errors import HistoryError
+from m2fbench.history import adding, documents, reading, syncing
 from m2fbench.history import index as indexing
-from m2fbench.history import reading, syncing
 from m2fbench.history.entries import depends_on_machine, utc
 from m2fbench.history.history import History
 from m2fbench.history.index import in_memory
@@ -685,3 +686,156 @@ def test_a_result_of_schema_1_is_read() -> None:
     assert result_of(json.dumps(document).encode()).kind == "accuracy"
     with pytest.raises(NoResultError, match="schema 99"):
         result_of(json.dumps(document | {"schema_version": 99}).encode())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"shapes-tiny", b"shapes-\xed\xa0\x80", "no UTF-8"),  # half a character, as bytes
+        (b"shapes-tiny", b"shapes-\\ud800", "surrogates"),
+        (b'"EPYC"', b"1e999", "no number that a float holds"),
+        (b'"EPYC"', b"NaN", "no JSON"),
+        (b'"EPYC"', b"9" * 5000, "digits"),
+        (b'"EPYC"', b"[" * 100_000 + b"]" * 100_000, "recursion"),
+    ],
+)
+def test_what_neither_a_database_nor_json_holds_is_a_problem(
+    old: bytes, new: bytes, said: str, history: History, tmp_path: Path
+) -> None:
+    paths = made_runs(tmp_path / "runs", nights(2))
+    paths[0].write_bytes(made_result().replace(old, new, 1))
+    added = history.add([tmp_path / "runs"])
+    assert (len(added.new), [p.kind for p in added.problems]) == (1, ["damaged"])
+    assert said in added.problems[0].message
+    assert len(added.problems[0].message) < 300
+
+
+def test_nesting_just_below_what_can_be_read_stops_nothing(tmp_path: Path) -> None:
+    for depth in (*range(100, 900, 200), *range(900, 1000, 7)):
+        content = made_result().replace(b'"EPYC"', b'{"a":' * depth + b"1" + b"}" * depth)
+        with contextlib.suppress(NoResultError):
+            reading.entry_from(content, sha256_of(content))
+
+
+def test_a_name_that_is_no_unicode_is_recorded_with_its_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / os.fsdecode(b"\xff")
+    made_runs(folder, [made_result(), b'{"kind": "accuracy"}'])
+    with History(tmp_path / "h", create=True) as opened:
+        assert len(opened.add([tmp_path / "runs"]).new) == 1
+        assert opened.entries()[0].origins == (f"{tmp_path}/runs/\\xff/0000/result.json",)
+        assert [p.location for p in opened.problems()] == [f"{tmp_path}/runs/\\xff/0001/result.json"]
+
+
+def test_small_files_with_half_characters_do_not_close_the_history(tmp_path: Path) -> None:
+    names = made_history(tmp_path, nights(1))
+    for folder, fields in (
+        ("origins", {"host": "\ud800", "time": "", "results": {names[0]: ["x"]}}),
+        ("accepted", {"result": names[0], "figure": "AP", "reason": "\ud800", "host": "h", "time": ""}),
+    ):
+        content = json.dumps({"m2fbench_history": 1, **fields}).encode()
+        path = tmp_path / documents.name_of(folder, content)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    with History(tmp_path) as opened:
+        assert len(opened.entries()) == 1
+        assert [p.kind for p in opened.problems()] == ["damaged", "damaged"]
+
+
+def test_an_index_that_is_deleted_while_it_is_open_is_made_again(tmp_path: Path) -> None:
+    made_runs(tmp_path / "runs", nights(3))
+    with History(tmp_path / "h", create=True) as opened:
+        opened.add([tmp_path / "runs/0000"])
+        (tmp_path / "h/index.sqlite").unlink()
+        assert len(opened.add([tmp_path / "runs"]).new) == 2
+        assert len(opened.entries()) == 3
+        (tmp_path / "h").rename(tmp_path / "moved")
+        made_runs(tmp_path / "more", nights(4))
+        with pytest.raises(HistoryError, match="no longer there"):
+            opened.add([tmp_path / "more"])
+    assert not (tmp_path / "h").exists()
+    with History(tmp_path / "moved") as opened:
+        assert len(opened.entries()) == 3
+
+
+def test_links_in_a_history_that_lead_round_are_followed_once(tmp_path: Path) -> None:
+    names = made_history(tmp_path, nights(3))
+    for name in ("0", "zz"):
+        (tmp_path / "results" / name).symlink_to(tmp_path / "results", target_is_directory=True)
+        (tmp_path / "results" / f"{name}-again").symlink_to(tmp_path / "results" / names[0][:2], target_is_directory=True)
+    with History(tmp_path) as opened:
+        assert len(opened.entries()) == 3
+        assert opened.problems() == []
+
+
+def test_rot_that_reading_a_result_finds_is_put_right_by_adding_the_original(tmp_path: Path) -> None:
+    (path,) = made_runs(tmp_path / "runs", nights(1))
+    with History(tmp_path / "h", create=True) as opened:
+        (name,) = opened.add([path]).new
+        copy = tmp_path / "h/results" / name[:2] / f"{name}.json"
+        copy.write_bytes(b"{")
+        with pytest.raises(HistoryError, match="not what its name says"):
+            opened.result(name)
+        assert [p.location for p in opened.problems()] == [str(copy)]
+        assert opened.add([path]).known == (name,)
+        assert opened.problems() == []
+        assert opened.result(name).value("AP") == 43.0
+
+
+def test_large_files_are_taken_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_runs(tmp_path / "runs", nights(10))
+    monkeypatch.setattr(adding, "BATCH_BYTES", 2 * len(nights(1)[0]))
+    sizes: list[int] = []
+    take = adding.Adding._take
+    monkeypatch.setattr(adding.Adding, "_take", lambda self, batch, host: (sizes.append(len(batch)), take(self, batch, host)))
+    with History(tmp_path / "h", create=True) as opened:
+        assert len(opened.add([tmp_path / "runs"]).new) == 10
+    assert sizes == [2, 2, 2, 2, 2]
+
+
+def test_the_index_of_another_user_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = made_history(tmp_path / "h", nights(2))
+    monkeypatch.setenv("M2FBENCH_CACHE", str(tmp_path / "cache"))
+    with History(tmp_path / "h"):
+        pass
+    monkeypatch.setattr(os, "access", lambda path, mode: "index" not in Path(path).name)
+    with History(tmp_path / "h") as opened:
+        assert [e.sha256 for e in opened.entries()] == names
+    assert list((tmp_path / "cache/history").rglob("index.sqlite"))
+
+
+def test_who_may_write_nowhere_can_read_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    names = made_history(tmp_path / "h", nights(2))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("M2FBENCH_CACHE", str(tmp_path / "file/cache"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with History(tmp_path / "h", tell=said.append) as opened:
+        assert [e.sha256 for e in opened.entries()] == names
+    assert "in memory" in said[0]
+    assert "M2FBENCH_INDEX" in said[0]
+
+
+def test_an_index_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2FBENCH_INDEX", str(tmp_path / "indexes"))
+    for name in ("a", "b"):
+        made_history(tmp_path / name, nights(1, row=name))
+        with History(tmp_path / name) as opened:
+            assert [e.row for e in opened.entries()] == [name]
+        assert [p.name for p in (tmp_path / name).iterdir()] == ["results"]
+    assert len(list((tmp_path / "indexes").rglob("index.sqlite"))) == 2
+
+
+def test_releases_and_acceptances_can_be_taken_back(tmp_path: Path) -> None:
+    (name,) = made_history(tmp_path, nights(1))
+    with History(tmp_path) as opened, History(tmp_path, index=tmp_path / "other.sqlite"):
+        opened.release("v1", [name])
+        opened.accept(name, "AP", "agreed")
+        (accepted,) = opened.acceptances()
+        assert (accepted.result, accepted.figure, accepted.reason) == (name, "AP", "agreed")
+        with pytest.raises(HistoryError, match="none of that name; expected one of v1"):
+            opened.delete_release("v2")
+        opened.withdraw(accepted)
+        opened.delete_release("v1")
+        assert (opened.acceptances(), opened.releases()) == ([], {})
+        assert not opened.series()[0].points[0].accepted
+    with History(tmp_path, index=tmp_path / "other.sqlite") as opened:
+        assert (opened.acceptances(), opened.releases(), len(opened.entries())) == ([], {}, 1)

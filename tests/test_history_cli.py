@@ -167,3 +167,90 @@ def test_an_index_made_again_is_said(run: Run, tmp_path: Path) -> None:
     status, out, err = run("list")
     assert (status, "1 results" in out) == (0, True)
     assert "made again from the files" in " ".join(err.split())
+
+
+def test_what_was_accepted_or_released_is_listed_and_taken_back(run: Run, tmp_path: Path) -> None:
+    names = made_history(tmp_path / "history", year())
+    assert run("list", "--accepted")[:2] == (0, "")
+    assert run("list", "--releases")[:2] == (0, "")
+    assert run("accept", CELL)[0] == 2
+    assert "--reason" in run("accept", CELL)[2]
+    assert "no such cell; expected one of " + CELL in run("accept", "a/b/c", "--reason", "x")[2]
+    run("accept", CELL, "--reason", "agreed")
+    out = run("list", "--accepted")[1]
+    assert re.search(rf"{CELL} fps from {names[30][:10]} on: agreed\n$", out)
+    assert json.loads(run("list", "--accepted", "--json")[1])[0]["reason"] == "agreed"
+    status, out, _ = run("accept", CELL, "--withdraw")
+    assert (status, out) == (0, f"withdrawn: {CELL} fps, accepted for: agreed\n")
+    assert ", open" in run("show", CELL)[1]
+    status, _, error = run("accept", CELL, "--withdraw")
+    assert status == 2
+    assert "nothing was accepted; see m2fbench history list --accepted" in error
+
+    assert run("release", "v1", names[0])[0] == 0
+    assert run("list", "--releases")[1] == f"v1: 1 results\n  {names[0][:10]} {CELL}, speed, 2026-01-01 03:00\n"
+    assert json.loads(run("list", "--releases", "--json")[1]) == {"v1": [names[0]]}
+    assert run("release", "v1", names[0], "--delete")[0] == 2
+    assert run("release", "v1", "--delete")[0] == 0
+    assert "expected one of none" in run("release", "v1", "--delete")[2]
+
+
+def test_times_that_are_none_are_said(run: Run, tmp_path: Path) -> None:
+    made_history(tmp_path / "history", [made_result(night=n) for n in range(10)])
+    for text, count in (("2026-01-05 03:00", 6), ("2026-01-05T03:00:00Z", 6), ("2026", 10), ("2026-01-09", 2)):
+        assert run("list", "--since", text)[1].splitlines()[-1] == f"{count} results"
+    for text in ("yesterday", "2026-1", "05.01.2026", "2026-01T03:00"):
+        for arguments in (("list", "--since", text), ("export", "-o", "x.csv", "--until", text)):
+            status, _, error = run(*arguments)
+            assert status == 2
+            assert "expected a time in UTC" in " ".join(error.replace("│", " ").split())
+
+
+def test_nothing_in_a_name_reaches_the_terminal(run: Run, tmp_path: Path) -> None:
+    row = "a\x1b[2Jb\nc\x9b"
+    nights = [
+        made_result(
+            row=row,
+            night=n,
+            kind="speed",
+            values={"fps": 9 if n < 9 else 5},
+            machine="m\x1b",
+            environment={"driver": f"\x1b[31m{n // 9}", "\x1bkey": "x"},
+            warnings=("\x1bw",),
+            reason="\x1br\nx",
+        )
+        for n in range(20)
+    ]
+    (name, *_) = made_history(tmp_path / "history", nights)
+    run("accept", f"shapes_instance/{row}/default", "--reason", "\x1bwhy")
+    run("release", "v1", name)
+    (path,) = made_runs(tmp_path / "r\x1bx\ny", nights[:1])
+    path.write_bytes(b"{")
+    said = "".join(
+        out + error
+        for _, out, error in (
+            run("add", "r\x1bx\ny"), run("list"), run("list", "--series"), run("list", "--problems"), run("list", "--accepted"),
+            run("list", "--releases"), run("show", name, "--circumstances"), run("show", f"shapes_instance/{row}/default"), run("show", "a/b/c"),
+            run("accept", f"shapes_instance/{row}/default", "--withdraw"), run("rebuild"),
+        )
+    )  # fmt: skip
+    assert "a?[2Jb?c?" in said
+    assert not set(said) & set("\x1b\x9b")
+
+
+def test_series_are_legible_at_80_columns(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_history(tmp_path / "history", year())
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("list", "--series")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 8
+    assert all(word in "\n".join(lines) for word in ("regression since", "2026-03-01", "bench-1", "speed", "fps"))
+
+
+def test_an_export_to_a_folder_is_one_line(run: Run, tmp_path: Path) -> None:
+    made_history(tmp_path / "history", year(2))
+    (tmp_path / "x.csv").mkdir()
+    for output in (".", "/", "x.csv"):
+        status, _, error = run("export", "--format", "csv", "-o", output)
+        assert status == 2
+        assert "is a folder: name a file in it" in error

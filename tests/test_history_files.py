@@ -16,9 +16,10 @@ import pytest
 from made_history import made_history, made_result, made_runs, sha256_of
 
 from m2fbench.errors import HistoryError
-from m2fbench.history.files import LocalFiles, RemoteFiles, is_address, local_path, public
+from m2fbench.history.files import LocalFiles, is_address, local_path, public, reason_of
 from m2fbench.history.history import History
 from m2fbench.history.records import PairedRecord
+from m2fbench.history.remote_files import RemoteFiles
 
 CONTENTS = [made_result(night=n, values={"AP": 43.0 + n}) for n in range(3)]
 
@@ -237,3 +238,26 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: 
                 opened.add([tmp_path / "runs"])
         assert len(opened.add([tmp_path / "runs"]).new) == 3
         assert not list((tmp_path / "h").rglob("*.part"))
+
+
+def test_what_one_writer_leaves_aside_is_no_other_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between linking a file to its name and removing what it was written as; the next process has the same host and number."""
+    files = LocalFiles(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        files.put("releases/v1.json", b"whole")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        files.replace("releases/v1.json", b"half")
+    assert files.read("releases/v1.json") == b"whole"
+
+
+@pytest.mark.parametrize("text", ["s3://me:p@ss@host/x", "s3://me@host/x", "sftp://me:pw@host/x"])
+def test_no_part_of_a_password_is_shown(text: str) -> None:
+    assert public(text).endswith("://host/x")
+    assert "ss@" not in reason_of(ValueError(f"cannot open {text}"))
+    assert "pw" not in reason_of(ValueError(f"cannot open {text}"))

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from m2fbench.analysis.findings import Estimate
 from m2fbench.history.history import History
 from m2fbench.history.records import PairedFigure, PairedRecord
 from m2fbench.nightly.config import NightlyConfig
+from m2fbench.nightly.judged import may_have
 from m2fbench.nightly.judging import judge
 from m2fbench.nightly.named import rounding
+from m2fbench.nightly.pruning import needed_results
 from m2fbench.nightly.records import Cell, Change, FigureVerdict, NightFacts, Outcome, OutcomeState, Verdict
-from m2fbench.results import Comparison
+from m2fbench.nightly.wording import headline
+from m2fbench.results import Comparison, Kind
 from m2fbench.types import Head
 
 
@@ -270,9 +274,105 @@ def test_named_figures_in_place_of_the_usual(tmp_path: Path) -> None:
     nights = Nights(tmp_path, [{"values": {"AP": 50.0, "AP50": 70.0}}])
     found = nights.judged(_config(figures=["AP50", "latency"]), measure=("accuracy", "speed"))
     assert [(f.kind, f.figure, f.state) for f in found.figures] == [
-        ("accuracy", "AP50", "new"), ("accuracy", "latency", "unmeasured"),
+        ("accuracy", "AP50", "new"), ("speed", "latency", "unmeasured"),
     ]  # fmt: skip
     assert found.status == "unmeasured"
+
+
+def test_a_named_figure_that_another_cell_of_the_row_has_is_not_missing_here(tmp_path: Path) -> None:
+    config = _config(figures=["AP", "FLOPs", "fps"])
+    nights = Nights(tmp_path, [_ap(70.0), {"kind": "flops", "values": {"FLOPs": 2e11}}, _ap(70.0, variant="fp16")])
+    first = _outcome(nights.names[:2], measure=("accuracy", "flops"))
+    second = _outcome(nights.names[2:], measure=("accuracy",), variant="fp16")
+    found = _judge(nights.history, config, first, second)
+    assert [(f.cell.rpartition("/")[2], f.figure, f.state) for f in found.figures] == [
+        ("default", "AP", "new"), ("default", "FLOPs", "new"), ("fp16", "AP", "new"),
+    ]  # fmt: skip
+    assert found.status == "ok"
+    lost = _judge(nights.history, config, replace(first, results=tuple(nights.names[:1])))
+    assert [(f.figure, f.state) for f in lost.figures] == [("AP", "new"), ("FLOPs", "unmeasured")], "its own, it must have"
+
+
+@pytest.mark.parametrize(
+    ("figure", "kinds"),
+    [
+        ("AP", ["accuracy", "speed"]), ("APs (small)", ["accuracy", "speed"]), ("mIoU_pan", ["accuracy", "speed"]), ("fps", ["speed"]),
+        ("latency_task_p90", ["speed"]), ("time (backbone)", ["speed"]), ("peak_device_memory", ["speed"]), ("energy (GPU)", ["speed"]),
+        ("FLOPs_fvcore", ["flops"]), ("FLOPs_by_part (backbone)", ["flops"]), ("parameters", ["speed", "flops"]),
+    ],
+)  # fmt: skip
+def test_which_results_have_a_figure(figure: str, kinds: list[str]) -> None:
+    every: tuple[Kind, ...] = ("accuracy", "speed", "flops")
+    assert [kind for kind in every if may_have(kind, figure)] == kinds
+
+
+def test_a_suspected_improvement_is_no_headline_and_a_disturbed_baseline_is_said(tmp_path: Path) -> None:
+    nights = Nights(
+        tmp_path, [_fps(v) for v in (10.0, 10.01, 9.99)] + [_fps(10.0, warnings=("latencies drift by 9 %",)), _fps(12.0)]
+    )
+    found = nights.judged(measure=["speed"])
+    (figure,) = found.figures
+    assert (figure.state, figure.is_better, headline(found)) == ("suspect", True, "no regression (1 of 1 cell measured)")
+    assert str(figure.note).endswith("something else took the machine's time while its baseline was measured")
+    worse = Nights(tmp_path / "worse", [_fps(v) for v in (10.0, 10.01, 9.99, 8.0)]).judged(measure=["speed"])
+    assert headline(worse).startswith(
+        "no regression; 1 suspect: shapes_instance/shapes-tiny/default fps 9.99 images/s → 8 images/s"
+    )
+
+
+def test_while_a_regression_stands_a_further_drop_is_seen_against_the_last_night_in_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = Nights(tmp_path, [_ap(v) for v in (70.0, 65.0, 65.0, 64.7, 60.0)])
+    nights.pair(0, 1, -5.0, 0.0005, repeated=True)
+    nights.pair(0, 2, -5.0, 0.0005)
+    nights.pair(1, 2, 0.0, 1.0)
+    nights.pair(0, 3, -5.3, 0.0005)
+    nights.pair(2, 3, -0.3, 0.01)  # neither in line nor standing out: the level stays where it was
+    asked: dict[str, bool] = {}
+
+    def paired(history: History, baseline: str, run: str, *_: Any, again: Any, **__: Any) -> str:
+        asked[baseline] = again is not None
+        return "not here"
+
+    monkeypatch.setattr("m2fbench.nightly.judging.paired", paired)
+    nights.judged(_config().model_copy(update={"repeat": True}))
+    assert asked == {nights.names[0]: False, nights.names[2]: True}
+    assert needed_results(nights.history, _config()) >= {nights.names[0], nights.names[2]}
+    nights.pair(0, 4, -10.0, 0.0005)
+    nights.pair(2, 4, -5.0, 0.0005, repeated=True)
+    found = nights.last()
+    assert (found.state, found.since, found.baseline_value) == ("regression", made_time(1), 70.0)
+    assert found.note == "worse again since 2026-01-05"
+
+
+def test_a_night_judged_again_does_not_see_later_ones(tmp_path: Path) -> None:
+    values = [70.0, 70.0, 65.0, 65.0, 70.0, 70.0]
+
+    def upto(history: Nights, night: int) -> None:
+        nights.pair(night - 1 if night < 3 else 1, night, values[night] - 70.0, 0.0005 if values[night] < 70 else 1.0)
+
+    nights = Nights(tmp_path, [_ap(v) for v in values[:3]])
+    for night in (1, 2):
+        upto(nights, night)
+    before = nights.judged()
+    failed = _judge(nights.history, _config(), _outcome([], "failed", "x"), night=3)
+    nights = Nights(tmp_path, [_ap(v) for v in values])
+    for night in (3, 4, 5):
+        upto(nights, night)
+    assert nights.last().state in ("improvement", "steady")
+    assert replace(nights.judged(upto=2), finished="") == replace(before, finished="")
+    assert _judge(nights.history, _config(), _outcome([], "failed", "x"), night=3).figures == failed.figures
+
+
+def test_what_a_second_run_says_stands_only_by_the_figures_that_dropped(tmp_path: Path) -> None:
+    nights = Nights(tmp_path, [{"values": {"PQ": 50.0, "mIoU_pan": 40.0}}, {"values": {"PQ": 45.0, "mIoU_pan": 40.0}}])
+    alone = Estimate(45.0, 43.0, 47.0)
+    dropped = PairedFigure("PQ", alone, alone, Estimate(-5.0, -5.5, -4.5), 0.0005)
+    steady = PairedFigure("mIoU_pan", alone, alone, Estimate(0.0, -0.2, 0.2), 0.9)
+    nights.history.add_comparison(PairedRecord(nights.names[0], nights.names[1], 200, 4000, 0, (dropped, steady), repeated=True))
+    notes = {f.figure: f.note for f in nights.judged(task="panoptic").figures}
+    assert notes == {"PQ": "a second run, made from nothing, dropped too", "mIoU_pan": None}
 
 
 def _published(measured: float, within: bool | None, comparable: bool = True, printed: float = 70.0) -> dict[str, Any]:
@@ -347,6 +447,39 @@ def test_against_a_release_over_the_same_images(tmp_path: Path) -> None:
     nights.history.accept(nights.names[2], "AP", "as intended")
     accepted = nights.last(config, upto=3)
     assert (accepted.state, accepted.note) == ("accepted", "accepted with the run of 2026-01-03")
+
+
+def test_a_creep_of_small_drops_is_found_against_a_release(tmp_path: Path) -> None:
+    """Each is too small to stand out from the night before, and the last good night moves with them."""
+    nights = Nights(tmp_path, [_ap(round(72.15 - 0.12 * k, 2)) for k in range(12)])
+    config = _release(nights).model_copy(update={"baselines": ["last-good", "release:v1"]})
+    for k in range(1, 12):
+        nights.pair(k - 1, k, -0.12, 0.2)
+        if k > 1:
+            nights.pair(0, k, -0.12 * k, 2 * 0.1 ** (1 + 0.5 * k))
+    found = [nights.judged(config, upto=k) for k in range(1, 12)]
+    by_baseline = [{f.baseline: f.state for f in verdict.figures} for verdict in found]
+    assert {states["last-good"] for states in by_baseline} == {"steady"}
+    of_release = [states["release:v1"] for states in by_baseline]
+    assert of_release == ["steady"] * 4 + ["suspect"] + ["regression"] * 6, "of 0.6 points p is 0.0006, and smaller the next night"
+    assert found[-1].exit_status == 1
+
+
+@pytest.mark.parametrize(("before", "again"), [(70.0, True), (65.0, False)])
+def test_what_lay_below_a_release_already_is_not_run_a_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: float, again: bool
+) -> None:
+    nights = Nights(tmp_path, [_ap(70.0), _ap(before), _ap(65.0)])
+    nights.pair(0, 1, before - 70.0, 0.0005 if before < 70 else 1.0)
+    asked: list[bool] = []
+
+    def paired(*_: Any, again: Any, **__: Any) -> str:
+        asked.append(again is not None)
+        return "not here"
+
+    monkeypatch.setattr("m2fbench.nightly.judging.paired", paired)
+    nights.judged(_release(nights).model_copy(update={"repeat": True}))
+    assert asked == [again]
 
 
 def test_a_drop_against_a_release_that_was_repeated_is_a_regression(tmp_path: Path) -> None:

@@ -141,6 +141,10 @@ def test_the_dataset_folder_of_the_environment_stays_where_it_is(tmp_path: Path)
         ("suites:\n  - suite: first.yaml\n    set: [dataset.cuont=4]", ": suites.0.set.0: dataset.cuont: unknown key (did you mean 'count'?)"),
         ("suites: [{suite: first.yaml, set: [dataset]}]", "dataset: expected dotted.key=value"),
         ("suites: [{suite: first.yaml, measure: [fps]}]", "suites.0.measure.0: expected 'accuracy', 'speed', 'flops' or 'energy', got \"fps\""),
+        ("suites:\n  - suite: first.yaml\n    figures: [AP, AP55]", ":4: suites.0.figures.1: expected a figure that "
+            "the suite's measurements (accuracy, flops) give, got 'AP55' (did you mean 'AP75'?)"),
+        ("suites:\n  - suite: first.yaml\n    figures: [fps]", ":4: suites.0.figures.0: expected a figure that "
+            "the suite's measurements (accuracy, flops) give, got 'fps'"),
         ("suites: []", ":2: suites: expected at least one, got []"),
         ("", ":1: suites: expected this key, got none"),
         ("suites: [{suite: first.yaml}]\nbuget: {minutes: 3}", ":3: buget: unknown key (did you mean 'budget'?)"),

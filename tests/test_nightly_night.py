@@ -215,6 +215,23 @@ def test_a_result_that_cannot_be_added_at_once_is_added_before_judging(stage: St
         assert {entry.row for entry in history.entries()} == {"a", "b"}
 
 
+def test_a_history_that_cannot_be_written_at_the_end_loses_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    nightly = stage.write("ab")
+
+    def full(self: History, places: Sequence[str | Path], **options: Any) -> Any:
+        raise HistoryError("no space left on the disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "add", full)
+        with pytest.raises(HistoryError, match="no space left"):
+            stage.night(nightly)
+    assert stage.begun == ["a", "b"]
+    report = stage.night(nightly)
+    assert (stage.begun, report.exit_status, report.verdict.complete) == ([], 0, True)
+    with History(nightly.history) as history:
+        assert {entry.row for entry in history.entries()} == {"a", "b"}
+
+
 def test_another_nightly_on_the_same_night_is_refused(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     nightly = stage.write("a")
     stage.night(nightly)

@@ -233,6 +233,29 @@ def test_the_next_night_has_the_history_and_two_at_once_lose_nothing(checkout: P
     assert (slow / FOLDER / "history" / "results" / "ab" / "one.json").exists()
 
 
+@pytest.mark.full
+def test_one_file_that_two_nights_wrote_loses_neither(checkout: Path) -> None:
+    """A problem of one name, seen by two machines."""
+    folder = checkout.parent.parent
+    assert not run_job(checkout, environment(checkout.parent, 0, "one")).failed
+    slow, quick = clone(folder, "slow"), clone(folder, "quick")
+    both = {name: environment(place.parent, 0, name) for name, place in (("slow", slow), ("quick", quick))}
+    for name, variables in both.items():
+        program = Path(variables["PATH"].split(":")[0]) / "m2fbench"
+        also = f"mkdir -p {FOLDER}/history/problems; echo {name} > {FOLDER}/history/problems/a.json\nexit"
+        program.write_text(STAND_IN.replace("exit", also))
+    both["slow"]["WAITS"] = "yes"
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_job, slow, both["slow"])
+        while not (slow.parent / "calls").exists() and not running.done():
+            time.sleep(0.05)
+        assert not run_job(quick, both["quick"]).failed
+        (slow.parent / "calls.go").touch()
+        done = running.result()
+    assert not done.failed, done.text
+    assert [f"results/ab/{name}.json" in kept(folder) for name in ("one", "quick", "slow")] == [True] * 3
+
+
 def test_no_night_without_its_history(checkout: Path) -> None:
     git(checkout, "remote", "set-url", "origin", str(checkout.parent / "gone.git"))
     job = run_job(checkout, environment(checkout.parent, 0, "one"))

@@ -13,7 +13,8 @@ import torch
 
 import m2fbench
 from m2fbench.analysis.comparing import compare_runs
-from m2fbench.analysis.runs import open_runs
+from m2fbench.analysis.findings import Estimate
+from m2fbench.analysis.runs import Run, open_runs
 from m2fbench.errors import NightlyError
 from m2fbench.history.history import History
 from m2fbench.history.records import PairedRecord
@@ -150,6 +151,21 @@ def test_a_drop_that_a_second_run_does_not_show_is_no_alarm(history: History, pl
     _judge(history, _config(), _night(place.good, tmp_path / "1", 1))
     verdict = _judge(history, _config(), _night(place.worse, tmp_path / "2", 2), lambda cell: place.good / CELL["instance"])
     assert (verdict.status, verdict.figures[0].state, _record(history, verdict).repeated) == ("ok", "suspect", False)
+
+
+def test_a_second_run_that_is_in_between_leaves_it_to_the_next_night(
+    history: History, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def doubtful(a: Run, b: Run, **options: Any) -> Any:
+        found = compare_runs(a, b, **options)
+        if b.folder != place.good / CELL["instance"]:
+            return found
+        return replace(found, differences=tuple(replace(d, difference=Estimate(-1.0), p_value=0.03) for d in found.differences))
+
+    monkeypatch.setattr("m2fbench.nightly.pairing.compare_runs", doubtful)
+    _judge(history, _config(), _night(place.good, tmp_path / "1", 1))
+    verdict = _judge(history, _config(), _night(place.worse, tmp_path / "2", 2), lambda cell: place.good / CELL["instance"])
+    assert (verdict.figures[0].state, _record(history, verdict).repeated) == ("suspect", None)
 
 
 def test_without_a_second_run_it_takes_two_nights(history: History, place: Place, tmp_path: Path) -> None:

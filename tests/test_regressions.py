@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2fbench.analysis.findings import Estimate
-from m2fbench.analysis.level import Window, scatter
+from m2fbench.analysis.level import Level, Window, scatter
+from m2fbench.analysis.nights import by_level, figure_of
 from m2fbench.analysis.regressions import Rules, confirms, detect
 from m2fbench.analysis.series import Detection, Paired, Point, Series, SeriesKey, State
 from m2fbench.results import Kind
@@ -139,6 +140,8 @@ def test_what_is_counted_needs_one_night() -> None:
     found = seen([point(0, 2e11), point(1, 3e11)], kind="flops", unit="count", higher=False)
     assert found.states == ("first", "regression")
     assert found.open == found.steps[0]
+    wavering = [point(k, v) for k, v in enumerate([100.0, 101, 100, 101, 100, 101, 100, 103.5])]
+    assert seen(wavering, kind="flops", unit="count", higher=False).states[-1] == "regression"
     assert seen([point(0, 2e11), point(1, 2.01e11)], kind="flops", unit="count", higher=False).steps == ()  # 0.5 %
 
 
@@ -183,6 +186,25 @@ def test_nights_that_follow_each_other_alike_make_the_rules_stricter() -> None:
         assert sum(s.found == 399 for s in seen(points).steps) == found
 
 
+def test_nights_that_are_unlike_are_no_step_together() -> None:
+    assert seen(with_values(nights((40, 23)), {20: 27.0, 21: 27.0, 22: 38.8})).steps == ()
+    calm = [*(point(k, 40.0) for k in range(4)), point(4, 38.0), point(5, 36.5), point(6, 38.9)]
+    assert seen(calm).steps == ()  # four equal nights are no proof of a figure without noise
+    assert len(seen([*calm[:4], *(point(k, 38.0) for k in (4, 5, 6))]).steps) == 1
+
+
+def test_a_level_of_few_nights_is_not_known_so_well() -> None:
+    few, many = Level(40, shares=False, together=3), Level(40, shares=False, together=3)
+    for value in (50.0, 50.2, 49.8) * 10:
+        few.add(value)
+        many.add(value)
+    few.move([50.0, 50.2, 49.8])
+    series = series_of([], kind="accuracy", unit="percent")
+    limits = [by_level(0, point(0, 49.0), level, figure_of(series, Rules()), Rules()).limit for level in (few, many)]
+    assert limits[0] / limits[1] == pytest.approx(math.sqrt((1 + 1.25 / 3) / (1 + 1.25 / 30)))
+    assert limits[1] == pytest.approx(4 * 0.2, rel=0.25)
+
+
 # disturbed nights
 
 
@@ -198,6 +220,13 @@ def test_disturbed_nights_neither_begin_nor_make_a_step_by_themselves() -> None:
     (step,) = seen(disturbed(slow, 20)).steps
     assert (step.first, step.last_good, step.found) == (21, 19, 23)
     assert seen(disturbed(slow, 20)).states[20:22] == ("outlier", "regression")
+
+
+def test_what_is_known_to_be_disturbed_is_no_noise() -> None:
+    odd = range(4, 40, 3)
+    points = with_values(nights((40, 40)), dict.fromkeys(odd, 30.0))
+    assert seen(disturbed(points, *odd)).noise < 0.6
+    assert seen(points).noise > 1
 
 
 def test_a_machine_that_is_always_disturbed_is_believed_in_the_end() -> None:
@@ -231,6 +260,12 @@ def test_under_other_conditions_no_regression_is_open() -> None:
     assert seen(points).open is not None
     found = seen([*points, point(25, 36.0, conditions="b")])
     assert (found.open, found.baseline, len(found.steps)) == (None, 25, 1)
+
+
+def test_under_other_conditions_the_noise_is_learnt_anew() -> None:
+    quiet = [point(k, 40 + WIGGLE[k % 10] / 20) for k in range(150)]
+    points = [*quiet, *(point(150 + k, 60 + WIGGLE[k % 10], conditions="b") for k in range(14))]
+    assert seen(points).noise > 5 * seen(quiet).noise
 
 
 def test_what_is_under_suspicion_when_conditions_change_stays_so() -> None:
@@ -328,7 +363,7 @@ def test_a_trend_smaller_than_what_matters_is_none() -> None:
 
 
 def test_a_step_is_no_trend() -> None:
-    assert seen(nights((40, 100), (36, 100))).trend is None
+    assert seen(nights((44, 60), (42, 60), (40, 60), (38, 60))).trend is None
 
 
 @pytest.mark.full
@@ -382,6 +417,13 @@ def test_two_nights_surely_worse_are_a_step() -> None:
     assert both.states == ("first", "regression", "steady")
 
 
+def test_as_many_paired_nights_as_the_rules_say() -> None:
+    seven = [paired(0, -0.3, 0.0005)] * 7
+    assert judged(*seven[:6], rules=Rules(paired_nights=7)).steps == ()
+    (step,) = judged(*seven, rules=Rules(paired_nights=7)).steps
+    assert (step.first, step.found) == (1, 7)
+
+
 def test_a_second_run_of_the_night_settles_it() -> None:
     yes = judged(paired(0, -0.3, 0.0005, repeated=True))
     assert yes.states == ("first", "regression")
@@ -389,12 +431,15 @@ def test_a_second_run_of_the_night_settles_it() -> None:
     assert (yes.open.first, yes.open.found, yes.baseline) == (1, 1, 0)
     no = judged(paired(0, -0.3, 0.0005, repeated=False))
     assert (no.states, no.steps, no.baseline) == (("first", "outlier"), (), 0)
+    calm = judged(paired(0, -0.3, 0.0005), paired(0, -0.3, 0.0005, repeated=False), paired(0, -0.3, 0.0005))
+    assert calm.states == ("first", "outlier", "outlier", "suspect")
     never = judged(*[paired(0, -0.3, 0.0005, repeated=False)] * 5)
     assert never.steps == ()
 
 
 def test_a_gain_is_not_settled_by_a_second_run_that_looked_for_a_loss() -> None:
     assert judged(paired(0, 0.3, 0.0005, repeated=False)).states == ("first", "suspect")
+    assert judged(paired(0, 0.3, 0.0005, repeated=True)).states == ("first", "suspect")
     found = judged(paired(0, 0.3, 0.0005), paired(0, 0.3, 0.0005))
     assert [s.direction for s in found.steps] == ["improvement"]
     assert (found.open, found.baseline) == (None, 2)
@@ -470,10 +515,50 @@ def test_back_at_the_baseline() -> None:
     assert once.baseline == 0
 
 
+def test_a_paired_step_is_as_large_as_the_difference_that_was_tested() -> None:
+    points = [
+        point(0, 50.0),
+        point(1, 50.2, paired=paired(0, 0.2, 0.4)),
+        point(2, 49.7, paired=paired(1, -0.5, 0.0005, repeated=True)),
+    ]
+    (step,) = seen(points, kind="accuracy", unit="percent").steps
+    assert (step.before, step.after, step.change) == (50.2, 49.7, pytest.approx(-0.5))
+
+
+def settled(number: int = 20) -> list[Point]:
+    """Accuracy that is known: nights in line with noise of about 0.035 points."""
+    return [point(k, 50 + WIGGLE[k % 10] / 10) for k in range(number)]
+
+
+def test_back_in_part_by_level_and_by_comparison() -> None:
+    """A rest that the noise of single nights would hide is still a loss where the images say so."""
+    lower = [point(20 + k, 49.6 + WIGGLE[k] / 10, paired=paired(19, -0.4, 0.0005, repeated=True)) for k in range(4)]
+    for p, still in ((0.0005, True), (0.4, False)):
+        part = [point(24 + k, 49.9 + WIGGLE[k] / 10, paired=paired(19, -0.1, p)) for k in range(4)]
+        found = seen([*settled(), *lower, *part], kind="accuracy", unit="percent")
+        assert [s.direction for s in found.steps] == ["regression", "improvement"]
+        assert (found.open is not None) == still
+
+
+def test_after_a_step_of_one_night_its_level_counts() -> None:
+    drop = point(20, 49.5, paired=paired(19, -0.5, 0.0005, repeated=True))
+    more = [point(21 + k, 49.0 + WIGGLE[k] / 10) for k in range(3)]
+    found = seen([*settled(), drop, *more], kind="accuracy", unit="percent")
+    assert [(s.first, s.last_good, s.evidence) for s in found.steps] == [(20, 19, "paired"), (21, 20, "level")]
+
+
+def test_no_recovery_where_the_figure_says_otherwise() -> None:
+    down = point(1, 49.0, paired=paired(0, -1.0, 0.0005, repeated=True))
+    odd = point(2, 48.5, paired=paired(0, 0.0, 1.0, identical=True))
+    assert seen([point(0, 50.0), down, odd], kind="accuracy", unit="percent").states[1:] == ("regression", "suspect")
+
+
 def test_half_way_back_is_not_back() -> None:
     found = judged(paired(0, -0.6, 0.0005, repeated=True), *[paired(0, -0.3, 0.0005)] * 4)
     assert found.open == found.steps[0]
     assert found.baseline == 0
+    unclear = judged(paired(0, -0.6, 0.0005, repeated=True), *[paired(0, -0.3, 0.2)] * 2)  # of few images
+    assert (unclear.open, len(unclear.steps)) == (unclear.steps[0], 1)
 
 
 def test_worse_still_by_comparison_with_the_night_before() -> None:

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from simulate_nightlies import (
-    ACCURACY,
     RESAMPLES,
     SPEED,
     AccuracyYear,
@@ -142,7 +141,3 @@ def test_a_drop_within_the_noise_raises_none() -> None:
     year = AccuracyYear(0.05, (Planted(60, -0.05),), nights=120)
     _, seen = accuracy_series(year, np.random.default_rng([0, 4]))
     assert seen[-1].steps == ()
-
-
-def test_names_of_the_simulated_series() -> None:
-    assert (SPEED.kind, ACCURACY.kind, ACCURACY.machine) == ("speed", "accuracy", "")

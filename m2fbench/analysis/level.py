@@ -126,15 +126,14 @@ class Level:
     def move(self, values: Iterable[float]) -> None:
         """To another level, of which these are the first nights."""
         self._nights = Window(self._window)
-        self._lately.clear()
         for value in values:
             self._nights.add(value)
         self._moved()
 
     def restart(self, value: float) -> None:
-        """Under other conditions: this is the first night. Half of what is known of the noise is forgotten, so that the new one shows soon."""
-        self._residuals.keep(self._window)
-        self._medians.keep(self._window)
+        """Under other conditions: this is the first night. Most of what is known of the noise is forgotten, so that the new one shows soon."""
+        self._residuals.keep(self._window // 2)
+        self._medians.keep(self._window // 2)
         self.move([value])
 
     def _moved(self) -> None:

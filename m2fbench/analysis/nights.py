@@ -15,7 +15,6 @@ DOUBTFUL = 0.05
 """Largest p of a paired difference that a night may have which is part of a step beside nights that stand out."""
 DOUBTFUL_SHARE = 0.5
 """Of what a night stands out by, how far off one must be that is part of a step beside others."""
-LEAST_TOGETHER = 0.5
 BACK = 0.25
 """Of what was lost, how far from its baseline a night may lie that has recovered it."""
 FEW = 10
@@ -154,12 +153,16 @@ def by_baseline(night: Night, pair: Paired, loss: float, figure: Figure, rules: 
 
 def together(run: Sequence[Night], level: Level, figure: Figure, rules: Rules) -> bool:
     """Whether nights that follow each other on one side stand out together: by their median, so that one far off carries no others, and by
-    less the more they are: of k nights 1/2 + 1/(k + 1) of what one must be off."""
+    less the more they are (``share_of``)."""
     limit = median(night.limit for night in run)
     if level.known < FEW and not figure.counted:
         limit = max(limit, rules.sigmas * level.widening * scatter(night.deviation for night in run))
-    share = LEAST_TOGETHER + 2 * (1 - LEAST_TOGETHER) / (len(run) + 1)
-    return median(night.off for night in run) > max(share * limit, figure.least)
+    return median(night.off for night in run) > max(share_of(len(run)) * limit, figure.least)
+
+
+def share_of(nights: int) -> float:
+    """Of what one night must be off, what the median of so many in a row must be: 1 of one, 3/4 of three, 1/2 of any number."""
+    return 0.5 + 1 / (nights + 1)
 
 
 def alike(run: Sequence[Night]) -> list[Night]:

@@ -24,6 +24,7 @@ from m2fbench.analysis.nights import (
     figure_of,
     lost,
     needed,
+    share_of,
     step_nights,
     together,
     weight,
@@ -78,13 +79,13 @@ class _Reader:
             self.states.append("steady")
             self._judge(self._held(index, point))
         if point.accepted:
-            self._accept(index)
+            self._accept()
 
     def detection(self) -> Detection:
         noise = self.level.noise * self.level.scale if self.level.known >= KNOWN else math.nan
         trend = drift([self.points[k] for k in self.in_line], self.level.value, self.figure.least * self.level.scale)
         opened = self.steps[self.opened[0]] if self.opened else None
-        return Detection(tuple(self.states), tuple(self.steps), noise, opened, self.baseline, trend)
+        return Detection(tuple(self.states), tuple(self.steps), noise, opened, self.baseline, trend, self.good)
 
     def _begin(self, index: int, point: Point) -> None:
         """Other conditions than before, or none before: nothing of it is held to earlier nights. A run that ends here stays in suspicion."""
@@ -148,7 +149,8 @@ class _Reader:
         for night in run:
             self.states[night.index] = "suspect" if suspicious or night.out else "steady"
         enough = needed(figure, rules)
-        if weight(run) >= 2 * enough or (suspicious and not founded and weight(run) >= enough):
+        awaited = max(enough, rules.paired_nights) if any(night.paired for night in run) else enough
+        if weight(run) >= 2 * awaited or (suspicious and not founded and weight(run) >= enough):
             self._follow(suspicious)
 
     def _follow(self, suspicious: bool) -> None:
@@ -194,14 +196,12 @@ class _Reader:
         return (self.level.value - step.before) * self.figure.worse
 
     def _recovered(self, step: Step, nights: list[Night]) -> bool:
-        """Whether the step up to these nights has made up for the regression: what is still lost does not stand out."""
-        if any(night.sure for night in nights):
-            return True
+        """Whether the step up to these nights has made up for the regression: what is still lost would be no step."""
         pairs = [pair for night in nights if (pair := self._pair(self.points[night.index], self.baseline))]
         if 2 * sum(lost(pair, self.figure, self.rules) for pair in pairs) > len(pairs):
             return False
-        allowed = max(nights[-1].limit, self.figure.least) * self.level.scale
-        return self._loss(step) <= min(allowed, abs(step.change) / 2)
+        allowed = max(share_of(self.rules.nights) * nights[-1].limit, self.figure.least)
+        return self._loss(step) <= allowed * self.level.scale
 
     def _recover_slowly(self) -> None:
         """Closes a regression that the level has drifted back from, or risen from in steps too small to be found."""
@@ -210,9 +210,8 @@ class _Reader:
             if pair is None or not lost(pair, self.figure, self.rules):
                 self.opened = [k for k in self.opened if self._loss(self.steps[k]) > BACK * abs(self.steps[k].change)]
 
-    def _accept(self, index: int) -> None:
+    def _accept(self) -> None:
         """What has changed up to a night that a person has accepted is no alarm any more."""
         for place in self.opened:
-            if self.steps[place].first <= index:
-                self.steps[place] = replace(self.steps[place], accepted=True)
-        self.opened = [place for place in self.opened if not self.steps[place].accepted]
+            self.steps[place] = replace(self.steps[place], accepted=True)
+        self.opened = []

@@ -130,8 +130,9 @@ class Trend:
 class Detection:
     """What a series shows. states: one a point. steps: in the order of time. noise: the standard deviation of one night about its level, in
     the figure's unit, NaN where too few nights tell. open: the regression under which the last point still stands, neither accepted nor
-    recovered from; None where there is none. baseline: the last good point that a next night is compared with, None without one.
-    trend: a drift that no step explains, None where none stands out."""
+    recovered from; None where there is none. baseline: the last good point that a next night is compared with, None without one. in_line:
+    the last point of the present level, against which a further change is seen; the baseline where nothing is open. trend: a drift that no
+    step explains, None where none stands out."""
 
     states: tuple[State, ...]
     steps: tuple[Step, ...]
@@ -139,3 +140,4 @@ class Detection:
     open: Step | None = None
     baseline: int | None = None
     trend: Trend | None = None
+    in_line: int | None = None

@@ -1,9 +1,7 @@
 """Adding: from files anywhere to copies in the history, then to its index, a batch at a time, so that a kill loses nothing that was copied."""
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -16,7 +14,7 @@ from m2fbench.history.reading import NoResultError, entry_from, sha256_of
 from m2fbench.history.records import Added, Entry, Problem
 from m2fbench.history.syncing import origin_rows, remember, result_path
 
-BATCH = 200
+BATCH, BATCH_BYTES = 200, 1 << 26  # results at once, and about how much of them in memory
 _WRITERS = 8  # files brought to the disk at once: a file system does several in the time of one
 
 T = TypeVar("T")
@@ -48,8 +46,7 @@ class Adding:
         total, done = sum(len(source.locations) for source in sources), 0
         for source in sources:
             self._problems += source.problems
-            pairs = zip(source.locations, source.read(), strict=True)
-            while batch := list(islice(pairs, BATCH)):
+            for batch in _batches(zip(source.locations, source.read(), strict=True)):
                 self._take(batch, "" if source.remote else self._host)
                 done += len(batch)
                 if progress is not None:
@@ -92,7 +89,8 @@ class Adding:
             if isinstance(content, bytes) and (name := sha256_of(content)) in known | results.keys():
                 (self._known if name in known else self._new)[name] = None
         self._problems += [failed[location] for location, _ in batch if location in failed]
-        self._remember_seen([location for location, _ in batch], failed, host)
+        gone = {location for location, content in batch if isinstance(content, FileNotFoundError)}
+        self._remember_seen([location for location, _ in batch], failed, gone, host)
 
     def _copy(self, contents: dict[str, bytes], troubled: set[str]) -> None:
         """troubled: those whose copy has been damaged since, which is put right."""
@@ -127,13 +125,13 @@ class Adding:
 
         self._with_index(write)
 
-    def _remember_seen(self, locations: Iterable[str], failed: dict[str, Problem], host: str) -> None:
+    def _remember_seen(self, locations: Iterable[str], failed: dict[str, Problem], gone: set[str], host: str) -> None:
         """A problem stays until its location is read in good order; one of a newer schema is kept in the history itself, and one that is gone
         needs no mending."""
         for location in locations:
             problem = failed.get(location)
             file = Seen(problem or Problem(location, "damaged", ""), host).file
-            lasting = problem is not None and problem.kind != "newer" and (host == "" or os.path.lexists(location))
+            lasting = problem is not None and problem.kind != "newer" and (host == "" or location not in gone)
             if lasting and problem is not None:
                 seen = Seen(problem, host)
                 if self._seen.get(file) != seen:
@@ -153,6 +151,19 @@ class Adding:
             if seen.host == host and below and seen.problem.location not in source.locations:
                 self._files.remove(file)
                 del self._seen[file]
+
+
+def _batches(pairs: Iterable[tuple[str, Content]]) -> Iterator[list[tuple[str, Content]]]:
+    batch: list[tuple[str, Content]] = []
+    size = 0
+    for pair in pairs:
+        batch.append(pair)
+        size += len(pair[1]) if isinstance(pair[1], bytes) else 0
+        if len(batch) == BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def seen_problems(files: Files) -> dict[str, Seen]:

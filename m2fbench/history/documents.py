@@ -11,7 +11,7 @@ from typing import Any
 
 from m2fbench.analysis.findings import Estimate
 from m2fbench.errors import shown
-from m2fbench.history.reading import NoResultError, sha256_of
+from m2fbench.history.reading import NoResultError, json_of, sha256_of
 from m2fbench.history.records import PairedFigure, PairedRecord, Problem
 from m2fbench.types import JsonObject
 
@@ -28,7 +28,7 @@ def written(fields: Mapping[str, object]) -> bytes:
 def read(content: bytes) -> JsonObject:
     """Raises NoResultError."""
     try:
-        document = json.loads(content)
+        document = json_of(content)
         version = document.pop(_VERSION)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(error) from error

@@ -1,41 +1,22 @@
 """Where a history's files lie: a local folder, or any address that fsspec opens. Files appear whole or not at all, and are never changed.
 
-Locally a file is written aside, brought to the disk and linked to its name, which fails where the name is taken. An object store has no rename
-and needs none: a put of a whole object is atomic there, and two writers of one name write the same bytes. Elsewhere (sftp, smb) it is
-written aside and moved.
+Locally a file is written aside, brought to the disk and linked to its name, which fails where the name is taken.
 """
 
 import contextlib
 import errno
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from m2fbench.errors import HistoryError, shown
 from m2fbench.writing import store_error
 
-_WHOLE = {
-    "s3",
-    "s3a",
-    "gs",
-    "gcs",
-    "abfs",
-    "abfss",
-    "az",
-    "adl",
-    "oss",
-    "oci",
-    "memory",
-    "hf",
-    "tos",
-    "r2",
-    "b2",
-}  # a put is atomic
 _STALE = 86400.0  # seconds after which what was written aside belongs to nobody
-_AT_ONCE = 128  # objects asked for together
 
 
 class Files(Protocol):
@@ -85,8 +66,12 @@ def local_path(place: str | Path) -> Path | None:
 
 def public(address: str) -> str:
     """An address without what may be secret in it: user and password, and the query of one of the web."""
-    bare = re.sub(r"(?<=://)[^/@]*@", "", address)
+    bare = without_password(address)
     return re.sub(r"\?[^:#]*", "", bare) if bare.lower().startswith(("http:", "https:")) else bare
+
+
+def without_password(text: str) -> str:
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 class LocalFiles:
@@ -98,16 +83,20 @@ class LocalFiles:
 
     def names(self, folder: str) -> list[str]:
         found: list[str] = []
-        folders = [folder]
+        folders, seen = [folder], set[tuple[int, int]]()
         while folders:
             under = folders.pop()
             try:
+                status = (self.root / under).stat()
+                if (status.st_dev, status.st_ino) in seen:  # a link that leads round
+                    continue
+                seen.add((status.st_dev, status.st_ino))
                 with os.scandir(self.root / under) as entries:
                     for entry in entries:
                         if entry.name.startswith("."):
                             _clear_stale(entry)
                         elif entry.is_dir():
-                            folders.append(f"{under}/{entry.name}")
+                            folders.insert(0 if entry.is_symlink() else len(folders), f"{under}/{entry.name}")  # links last
                         else:
                             found.append(f"{under}/{entry.name}")
             except FileNotFoundError:
@@ -126,7 +115,7 @@ class LocalFiles:
             raise HistoryError(f"{self.root / path}: cannot be read: {error.strerror}") from error
 
     def read_or_none(self, path: str) -> bytes | None:
-        return _of_read(self, path)
+        return content_or_none(self, path)
 
     def read_many(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | Exception]]:
         for path in paths:
@@ -136,10 +125,9 @@ class LocalFiles:
                 yield path, error
 
     def put(self, path: str, content: bytes) -> bool:
-        place = self.root / path
+        place = self._to_write(path)
         if place.exists():
             return False
-        folder_at(place.parent)
         aside = _write_aside(place, content)
         try:
             os.link(aside, place)
@@ -154,16 +142,32 @@ class LocalFiles:
         return True
 
     def replace(self, path: str, content: bytes) -> None:
-        place = self.root / path
-        folder_at(place.parent)
-        _write_aside(place, content).replace(place)
+        place = self._to_write(path)
+        aside = _write_aside(place, content)
+        try:
+            aside.replace(place)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise _unwritten(place, error) from error
 
     def remove(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            (self.root / path).unlink()
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritten(self.root / path, error) from error
+
+    def _to_write(self, path: str) -> Path:
+        """A history that has been moved while it was open is not begun again at its old place."""
+        if not self.root.is_dir():
+            raise HistoryError(
+                f"{self.root}: the folder of the history is no longer there; run the same command again where it is now"
+            )
+        place = self.root / path
+        folder_at(place.parent)
+        return place
 
 
-def _of_read(files: Files, path: str) -> bytes | None:
+def content_or_none(files: Files, path: str) -> bytes | None:
     try:
         return files.read(path)
     except HistoryError:
@@ -171,9 +175,9 @@ def _of_read(files: Files, path: str) -> bytes | None:
 
 
 def _write_aside(place: Path, content: bytes) -> Path:
-    aside = place.with_name(f".{place.name}.{os.uname().nodename}.{os.getpid()}.part")
+    aside = place.with_name(aside_name(place.name))
     try:
-        with aside.open("wb") as file:
+        with aside.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -182,6 +186,11 @@ def _write_aside(place: Path, content: bytes) -> Path:
             aside.unlink()
         raise _unwritten(place, error) from error
     return aside
+
+
+def aside_name(name: str) -> str:
+    """Nobody else's: containers share the names of hosts and the numbers of processes, and what a killed process left may be linked already."""
+    return f".{name}.{os.uname().nodename}.{os.getpid()}.{secrets.token_hex(4)}.part"
 
 
 def folder_at(path: Path) -> None:
@@ -202,113 +211,6 @@ def _clear_stale(entry: os.DirEntry[str]) -> None:
             Path(entry.path).unlink()
 
 
-class RemoteFiles:
-    """The files below an address."""
-
-    def __init__(self, address: str) -> None:
-        self.fs, self.root = opened(address)
-        self.address = address
-        self._shown = public(address)
-        protocol = self.fs.protocol
-        self._whole = bool(_WHOLE & {protocol, *(protocol if isinstance(protocol, tuple | list) else ())})
-
-    def _path(self, path: str) -> str:
-        return f"{self.root.rstrip('/')}/{path}"
-
-    def names(self, folder: str) -> list[str]:
-        start = self._path(folder)
-        with speaking_of(f"{self._shown}/{folder}", "listed"):
-            self.fs.invalidate_cache()
-            try:
-                found = self.fs.find(start)
-            except FileNotFoundError:
-                return []
-        paths = [f"{folder}/{each[len(start) :].strip('/')}" for each in found if each.startswith(start + "/")]
-        return [path for path in paths if not path.rsplit("/", 1)[1].startswith(".")]
-
-    def exists(self, path: str) -> bool:
-        with speaking_of(f"{self._shown}/{path}", "looked up"):
-            self.fs.invalidate_cache()
-            return bool(self.fs.exists(self._path(path)))
-
-    def read(self, path: str) -> bytes:
-        with speaking_of(f"{self._shown}/{path}", "read"):
-            try:
-                return bytes(self.fs.cat_file(self._path(path)))
-            except FileNotFoundError as error:
-                raise HistoryError(f"{self._shown}/{path}: it is not there") from error
-
-    def read_or_none(self, path: str) -> bytes | None:
-        return _of_read(self, path)
-
-    def read_many(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | Exception]]:
-        return zip(paths, contents(self.fs, [self._path(path) for path in paths]), strict=True)
-
-    def put(self, path: str, content: bytes) -> bool:
-        if self.exists(path):
-            return False
-        self.replace(path, content)
-        return True
-
-    def replace(self, path: str, content: bytes) -> None:
-        place = self._path(path)
-        with speaking_of(f"{self._shown}/{path}", "written"):
-            if self._whole:
-                self.fs.pipe_file(place, content)
-                return
-            folder, name = place.rsplit("/", 1)
-            aside = f"{folder}/.{name}.{os.uname().nodename}.{os.getpid()}.part"
-            self.fs.makedirs(folder, exist_ok=True)
-            self.fs.pipe_file(aside, content)
-            self.fs.mv(aside, place)
-
-    def remove(self, path: str) -> None:
-        with speaking_of(f"{self._shown}/{path}", "deleted"), contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(self._path(path))
-
-
-def opened(address: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path there. Keys and other options are those of fsspec's own configuration
-    (``FSSPEC_S3_KEY``, ~/.config/fsspec). Raises HistoryError, which names the package where one is missing."""
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, path = url_to_fs(address)
-    except ImportError as error:
-        raise HistoryError(f"{public(address)}: {error}; install that package beside m2fbench and try again") from error
-    except ValueError as error:
-        raise HistoryError(f"{public(address)}: no address that fsspec opens ({shown(error)})") from error
-    except Exception as error:  # each file system has errors of its own
-        raise HistoryError(f"{public(address)}: cannot be opened: {reason_of(error)}") from error
-    return fs, str(path)
-
-
-def contents(fs: Any, paths: Sequence[str]) -> Iterator[bytes | Exception]:
-    """Of each, in order; many are asked for at once."""
-    for start in range(0, len(paths), _AT_ONCE):
-        chunk = list(paths[start : start + _AT_ONCE])
-        try:
-            found = fs.cat(chunk, on_error="return")
-        except Exception as error:  # each file system has errors of its own
-            found = dict.fromkeys(chunk, error)
-        if isinstance(found, bytes):  # of one path alone
-            found = {chunk[0]: found}
-        for path in chunk:
-            content = found.get(path, FileNotFoundError(path))
-            yield content if isinstance(content, Exception) else bytes(content)
-
-
-@contextlib.contextmanager
-def speaking_of(address: str, done: str) -> Iterator[None]:
-    """Whatever a file system raises, as a HistoryError of one line."""
-    try:
-        yield
-    except HistoryError:
-        raise
-    except Exception as error:  # each file system has errors of its own
-        raise HistoryError(f"{address}: cannot be {done}: {reason_of(error)}") from error
-
-
 def reason_of(error: BaseException) -> str:
     """In a few words."""
     if isinstance(error, FileNotFoundError):
@@ -318,4 +220,4 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, NotImplementedError):
         return "this kind of address cannot do that; expected one that files can be written to"
     text = getattr(error, "strerror", None) or str(error)
-    return shown(f"{type(error).__name__}: {text}" if text else type(error).__name__, 160)
+    return shown(without_password(f"{type(error).__name__}: {text}" if text else type(error).__name__), 160)

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from m2fbench.errors import HistoryError
-from m2fbench.history.files import contents, local_path, opened, public, reason_of, speaking_of
+from m2fbench.history.files import local_path, public, reason_of
 from m2fbench.history.reading import LARGEST
 from m2fbench.history.records import Problem
+from m2fbench.history.remote_files import contents, opened, speaking_of
 
-_RESULT = re.compile(r"(?:.*/)?(?:(?:result|speed)(?:[-_.][^/]*)?\.json|flops\.json|results/[0-9a-f]{2}/[0-9a-f]{64}\.json)")
+_RESULT = re.compile(
+    r"(?:.*/)?(?:(?:result|speed)(?:[-_.][^/]*)?\.json|flops\.json|results/[0-9a-f]{2}/[0-9a-f]{64}\.json)", re.DOTALL
+)
 _EXPECTED = "expected result.json, speed.json or flops.json files in it, as m2fbench run writes them"
 
 Content = bytes | Exception
@@ -45,16 +48,21 @@ def find(place: str | Path, *, without: Path | None = None) -> Source:
 def _found_in(path: Path, without: Path | None) -> Source:
     path = path.absolute()
     if path.is_file():
-        return Source((str(path),), lambda: _contents([str(path)]))
+        return Source((_recorded(path),), lambda: _contents([str(path)]))
     if not path.is_dir():
         raise _nothing_at(path)
     files: list[str] = []
     problems: list[Problem] = []
-    seen = set() if without is None or path.samefile(without) else {_identity(str(without))}
+    seen = set() if without is None or not without.is_dir() or path.samefile(without) else {_identity(str(without))}
     _walk(str(path), seen, files, problems)
     if not files and not problems:
-        problems.append(Problem(str(path), "unreadable", f"no result file below it; {_EXPECTED}"))
-    return Source(tuple(files), lambda: _contents(files), tuple(problems), root=str(path))
+        problems.append(Problem(_recorded(path), "unreadable", f"no result file below it; {_EXPECTED}"))
+    return Source(tuple(map(_recorded, files)), lambda: _contents(files), tuple(problems), root=_recorded(path))
+
+
+def _recorded(path: str | Path) -> str:
+    """Bytes of a name that are no UTF-8, which no JSON holds, as ``\\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def check_places(places: Iterable[str | Path]) -> None:
@@ -83,7 +91,9 @@ def _walk(folder: str, seen: set[tuple[int, int]], files: list[str], problems: l
         with os.scandir(folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        problems.append(Problem(folder, "unreadable", f"the folder cannot be listed: {reason_of(error)}; check its permissions"))
+        problems.append(
+            Problem(_recorded(folder), "unreadable", f"the folder cannot be listed: {reason_of(error)}; check its permissions")
+        )
         return
     for entry in listed:
         if entry.is_dir():

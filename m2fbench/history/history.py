@@ -7,11 +7,12 @@
         accepted/AB/SHA256.json    regressions that a person has accepted, with the reason
         releases/NAME.json         the results of a named release
         problems/SHA256.json       files at a source that are no result, until they are
-        index.sqlite               made from the above; in the cache for addresses that are no local folder, and folders one may only read,
-                                   with index.sqlite.lock, by which processes know that others have it open
+        index.sqlite               made from the above; in the cache for addresses that are no local folder, and folders one may only read, or
+                                   below M2FBENCH_INDEX; with index.sqlite.lock, by which processes know that others have it open
 
 Every file is written aside and renamed, and none but problems, and releases on demand, is ever changed: several machines that add to one folder
-make the union of their files. Results first, then the index: killed between, the next opening takes them in.
+make the union of their files. A release or an acceptance that is taken back is deleted. Results first, then the index: killed between, the next
+opening takes them in.
 """
 
 import datetime
@@ -19,6 +20,7 @@ import hashlib
 import os
 import re
 import socket
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +32,12 @@ from m2fbench.download import cache_folder
 from m2fbench.errors import HistoryError, shown
 from m2fbench.history import documents, tables
 from m2fbench.history.adding import Adding, seen_problems
-from m2fbench.history.files import Files, LocalFiles, RemoteFiles, folder_at, local_path, public
-from m2fbench.history.index import DamagedIndexError, Index, begin_again, open_index
+from m2fbench.history.files import Files, LocalFiles, folder_at, local_path, public
+from m2fbench.history.index import ELSEWHERE, DamagedIndexError, Index, Row, begin_again, in_memory, open_index
 from m2fbench.history.reading import NoResultError, result_of, sha256_of
-from m2fbench.history.records import Added, Entry, PairedRecord, Problem, Selection
-from m2fbench.history.syncing import accepted_rows, comparison_rows, release_rows, result_path, rotten, synchronise
+from m2fbench.history.records import Acceptance, Added, Entry, PairedRecord, Problem, Selection
+from m2fbench.history.remote_files import RemoteFiles
+from m2fbench.history.syncing import accepted_rows, comparison_rows, release_rows, remember, result_path, rotten, synchronise
 from m2fbench.results import RunResult
 
 Tell = Callable[[str], None]
@@ -57,7 +60,16 @@ class History:
         self._files = _files(address, create)
         self._index_path = index or _index_path(self._files)
         self._host = socket.gethostname()
-        self._index = self._synchronised(open_index(self._index_path, tell))
+        self._index = self._synchronised(self._opened())
+
+    def _opened(self) -> Index:
+        """For who may write neither to the history nor to the cache, one in memory."""
+        try:
+            folder_at(self._index_path.parent)
+        except HistoryError as error:
+            self._tell(f"no place for an index ({error}): it is made in memory, each time anew; {ELSEWHERE}")
+            return in_memory()
+        return open_index(self._index_path, self._tell)
 
     def _synchronised(self, index: Index) -> Index:
         for _ in range(_TRIES):
@@ -110,12 +122,7 @@ class History:
 
     def entries(self, selection: Selection = _ALL) -> list[Entry]:
         """By time, then cell. With figures selected, the results that have one of them."""
-
-        def read(index: Index) -> list[Entry]:
-            with index.reading() as connection:
-                return tables.entries(connection, selection)
-
-        return self._with_index(read)
+        return self._read(lambda connection: tables.entries(connection, selection))
 
     def entry(self, beginning: str) -> Entry:
         """The result whose SHA-256 begins so. Raises HistoryError where none or several do."""
@@ -145,29 +152,20 @@ class History:
                 raise rotten()
             result = result_of(content)
         except NoResultError as error:
+            damaged = Problem(path, error.kind, str(error))  # remembered, so that adding the original puts it right
+            self._write(lambda connection: remember(connection.executemany, [damaged]))
             raise HistoryError(f"{self.address}/{path}: {error}") from error
         return replace(result, path=next((Path(each) for each in entry.origins if _holds(each, content)), None))
 
     def series(self, selection: Selection = _ALL) -> list[Series]:
         """Every figure night after night, paired comparisons and acceptances in its points; by key. A night that should have been measured and
         could not be (unsupported, unavailable) has no value."""
-
-        def read(index: Index) -> list[Series]:
-            with index.reading() as connection:
-                return tables.series(connection, selection)
-
-        return self._with_index(read)
+        return self._read(lambda connection: tables.series(connection, selection))
 
     def problems(self) -> list[Problem]:
         """Files of the history that cannot be read, and files at sources that could not be when they were last looked at; by location."""
-
-        def read(index: Index) -> list[Problem]:
-            with index.reading() as connection:
-                rows = connection.execute("SELECT file, kind, message FROM problems").fetchall()
-            return [Problem(f"{self.address}/{file}", kind, message) for file, kind, message in rows]
-
-        seen = seen_problems(self._files).values()
-        return sorted([*self._with_index(read), *(each.problem for each in seen)], key=lambda p: p.location)
+        own = [Problem(f"{self.address}/{row[0]}", *row[1:]) for row in self._rows("SELECT file, kind, message FROM problems")]
+        return sorted([*own, *(each.problem for each in seen_problems(self._files).values())], key=lambda p: p.location)
 
     def add_comparison(self, record: PairedRecord) -> None:
         """Of several of the same two results the one with a repeated run counts, then the one of more resamples."""
@@ -176,12 +174,7 @@ class History:
 
     def comparison(self, a: str, b: str) -> PairedRecord | None:
         """a: the baseline's SHA-256, b: the run's."""
-
-        def read(index: Index) -> PairedRecord | None:
-            with index.reading() as connection:
-                return tables.comparison(connection, a, b)
-
-        return self._with_index(read)
+        return self._read(lambda connection: tables.comparison(connection, a, b))
 
     def release(self, name: str, results: Iterable[str], *, replace: bool = False) -> None:
         """Name results (by beginnings of their SHA-256) as those of a release. Raises HistoryError where the name is taken."""
@@ -196,16 +189,17 @@ class History:
             self._files.replace(path, content)
         elif not self._files.put(path, content):
             raise HistoryError(f"release {name}: there is one of that name; choose another, or say --replace")
-        self._write(path, content, release_rows)
+        self._take(path, content, release_rows)
+
+    def delete_release(self, name: str) -> None:
+        """The name; its results stay. Raises HistoryError where there is none of that name."""
+        if name not in (known := self.releases()):
+            raise HistoryError(f"release {shown(name)}: there is none of that name; expected one of {', '.join(known) or 'none'}")
+        self._remove("releases", f"releases/{name}.json")
 
     def releases(self) -> dict[str, tuple[str, ...]]:
         """Name -> SHA-256 of its results."""
-
-        def read(index: Index) -> dict[str, tuple[str, ...]]:
-            with index.reading() as connection:
-                return tables.releases(connection)
-
-        return self._with_index(read)
+        return self._read(lambda connection: tables.releases(connection))
 
     def accept(self, result: str, figure: str, reason: str) -> None:
         """A person accepts that ``figure`` changed with this result: its step is no alarm any more, and its level the one to compare with."""
@@ -219,15 +213,41 @@ class History:
         content = documents.written(fields)
         self._keep(documents.name_of("accepted", content), content, accepted_rows)
 
-    def _keep(self, path: str, content: bytes, rows: Callable[..., Iterable[tuple[str, tuple[object, ...]]]]) -> None:
-        self._files.put(path, content)
-        self._write(path, content, rows)
+    def acceptances(self) -> list[Acceptance]:
+        """By time."""
+        return [Acceptance(*row) for row in self._rows("SELECT * FROM accepted ORDER BY time, file")]
 
-    def _write(self, path: str, content: bytes, rows: Callable[..., Iterable[tuple[str, tuple[object, ...]]]]) -> None:
+    def withdraw(self, acceptance: Acceptance) -> None:
+        """Take it back: what was accepted is an alarm again."""
+        self._remove("accepted", acceptance.file)
+
+    def _remove(self, table: str, file: str) -> None:
+        self._files.remove(file)
+        self._write(lambda connection: connection.execute(f"DELETE FROM {table} WHERE file = ?", (file,)))
+
+    def _keep(self, path: str, content: bytes, rows: Callable[..., Iterable[tuple[str, Row]]]) -> None:
+        self._files.put(path, content)
+        self._take(path, content, rows)
+
+    def _take(self, path: str, content: bytes, rows: Callable[..., Iterable[tuple[str, Row]]]) -> None:
+        """A small file that was written, into the index."""
+        statements = list(rows(path, documents.read(content)))
+        self._write(lambda connection: [connection.execute(statement, row) for statement, row in statements])
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def read(index: Index) -> T:
+            with index.reading() as connection:
+                return work(connection)
+
+        return self._with_index(read)
+
+    def _rows(self, query: str) -> list[Row]:
+        return self._read(lambda connection: connection.execute(query).fetchall())
+
+    def _write(self, work: Callable[[sqlite3.Connection], object]) -> None:
         def write(index: Index) -> None:
             with index.writing() as connection:
-                for statement, row in rows(path, documents.read(content)):
-                    connection.execute(statement, row)
+                work(connection)
 
         self._with_index(write)
 
@@ -257,10 +277,16 @@ _BEGIN = "m2fbench history add RESULTS --history HISTORY begins one"
 
 
 def _index_path(files: Files) -> Path:
-    """In the history, or, of one that is no folder or may only be read, in the cache."""
-    if isinstance(files, LocalFiles) and os.access(files.root, os.W_OK):
-        return files.root / "index.sqlite"
-    return cache_folder() / "history" / hashlib.sha256(files.address.encode()).hexdigest()[:16] / "index.sqlite"
+    """In the history, or, of one that is no folder, may only be read, or has an index that only another user may write, in the cache; below
+    M2FBENCH_INDEX where that is set."""
+    elsewhere = os.environ.get("M2FBENCH_INDEX", "")
+    if isinstance(files, LocalFiles) and not elsewhere:
+        index = files.root / "index.sqlite"
+        needed = (files.root, index, index.with_name(f"{index.name}.lock"))
+        if all(os.access(path, os.W_OK) for path in needed if path.exists()):
+            return index
+    base = Path(elsewhere).absolute() if elsewhere else cache_folder() / "history"
+    return base / hashlib.sha256(os.fsencode(files.address)).hexdigest()[:16] / "index.sqlite"
 
 
 def _holds(location: str, content: bytes) -> bool:

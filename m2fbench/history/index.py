@@ -19,6 +19,7 @@ from m2fbench.errors import HistoryError
 from m2fbench.history import schema
 from m2fbench.history.files import folder_at
 
+ELSEWHERE = "set M2FBENCH_INDEX to a folder of this machine for it"
 PATIENCE = 60.0  # seconds that one waits for another process
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 _AT_ONCE = 500  # values in one statement
@@ -85,8 +86,11 @@ def _speaking_of(path: Path | None) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code in _DAMAGED or re.match("no such|Could not decode", str(error)):
             raise DamagedIndexError(str(error)) from error
-        if code == sqlite3.SQLITE_IOERR and "SHORT_READ" in getattr(error, "sqlite_errorname", ""):
+        name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_IOERR_SHORT_READ":
             raise DamagedIndexError("it is cut off") from error
+        if name == "SQLITE_READONLY_DBMOVED":
+            raise DamagedIndexError("it has been deleted or moved") from error
         if isinstance(error, sqlite3.OperationalError):
             raise HistoryError(f"{path}: {_reason(code, error)}") from error
         raise
@@ -98,7 +102,9 @@ def _reason(code: int, error: Exception) -> str:
     if code == sqlite3.SQLITE_FULL:
         return "the disk is full; free space and run the same command again: what is in the folder is safe"
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
-        return f"the index cannot be written ({error}); check the folder's permissions"
+        return f"the index cannot be written ({error}); check the folder's permissions, or {ELSEWHERE}"
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL):
+        return f"the disk of the index fails, is full, or has no locks ({error}); {ELSEWHERE}; what is in the history is safe"
     return f"the index cannot be used ({error}); delete it, it is made again from the files"
 
 
@@ -239,7 +245,9 @@ def _locked(path: Path, how: int) -> IO[bytes] | None:
     try:
         file = path.with_name(f"{path.name}.lock").open("ab")
     except OSError as error:
-        raise HistoryError(f"{path}: the index cannot be written ({error.strerror}); check the folder's permissions") from error
+        raise HistoryError(
+            f"{path}: the index cannot be written ({error.strerror}); check the folder's permissions, or {ELSEWHERE}"
+        ) from error
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

@@ -22,9 +22,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from m2fbench.errors import ExtraError, HistoryError, M2FBenchError, shown
-from m2fbench.history.files import Files, LocalFiles, RemoteFiles, local_path, public
+from m2fbench.history.files import Files, LocalFiles, local_path, public, without_password
 from m2fbench.history.mlflow_runs import ARTIFACT, ARTIFACT_TAG, RESULT_TAG, MlflowRun, run_of
 from m2fbench.history.records import Entry
+from m2fbench.history.remote_files import RemoteFiles
 from m2fbench.results import RunResult
 
 PREFIX = "m2fbench/"
@@ -289,7 +290,7 @@ def _unreachable(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     """One line: what is wrong, and what to do."""
-    text = re.sub(r"(?<=://)[^/@\s]*@", "", " ".join(str(error).split()))  # an address with its password in it
+    text = without_password(" ".join(str(error).split()))
     code = str(getattr(error, "error_code", ""))
     if isinstance(error, ImportError) or re.search(r"No module named|unsupported URI", text):
         return "mlflow as it is installed opens no such address (a database needs all of it: pip install mlflow)"

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from m2fbench.errors import StoreError, shown
 from m2fbench.history.entries import entry_of
@@ -14,7 +14,7 @@ from m2fbench.results import READ, SCHEMA_VERSION, Kind, RunResult, Status
 from m2fbench.types import JsonObject
 
 Trouble = Literal["damaged", "newer", "older", "unreadable"]
-LARGEST = 1 << 28  # bytes; a result of a thousand classes is less than one MB
+LARGEST = 1 << 26  # bytes; a result of a thousand classes is less than one MB
 
 
 class NoResultError(Exception):
@@ -56,7 +56,7 @@ def entry_from(content: bytes, sha256: str) -> Entry:
     result = result_of(content)
     try:
         return entry_of(result, sha256)
-    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:  # of what lies deep in its details
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:  # of what lies deep in it
         _damaged(shown(f"{type(error).__name__}: {error}"))
 
 
@@ -70,9 +70,7 @@ def _document(content: bytes) -> JsonObject:
     if len(content) > LARGEST:
         _damaged(f"it has {len(content):,} bytes")
     try:
-        document = json.loads(content, parse_constant=_no_number)
-        if b"\\ud" in content.lower():  # half a character, which no database takes
-            json.dumps(document, ensure_ascii=False).encode()
+        document = json_of(content)
     except (ValueError, RecursionError) as error:
         _damaged(shown(str(error) or type(error).__name__))
     if not isinstance(document, dict):
@@ -80,8 +78,27 @@ def _document(content: bytes) -> JsonObject:
     return document
 
 
+def json_of(content: bytes) -> Any:
+    """What can be written again as JSON, and into a database: UTF-8, no half characters, no NaN or infinity. Raises ValueError and RecursionError."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError("its text is no UTF-8") from error
+    document = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    if b"\\ud" in content.lower():  # the escape of half a character
+        json.dumps(document, ensure_ascii=False).encode()
+    return document
+
+
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{shown(digits, 40)} is no number that a float holds")
+    return value
 
 
 def _check(result: RunResult) -> None:

@@ -84,6 +84,18 @@ class PairedRecord:
 
 
 @dataclass(frozen=True)
+class Acceptance:
+    """A regression that a person has accepted: ``figure`` from ``result`` on, at ``time``, on the machine ``host``. file: its name in the history."""
+
+    file: str
+    result: str
+    figure: str
+    reason: str
+    host: str
+    time: str
+
+
+@dataclass(frozen=True)
 class Problem:
     """A file that should be a result and cannot be read. kind: "damaged", "newer" (of a later m2fbench; kept, and read once that is
     installed), "older" or "unreadable" (no permission, gone, network). message: one line, what to do included."""

@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from m2fbench.history import documents, tables
+from m2fbench.history import documents, schema, tables
 from m2fbench.history.files import Files, reason_of
 from m2fbench.history.index import Index, Row, chunks
 from m2fbench.history.reading import NoResultError, entry_from, sha256_of
@@ -22,18 +22,7 @@ def synchronise(index: Index, files: Files, tell: Tell, *, anew: bool = False) -
     """anew: every file is read and held to its name again."""
     if anew:
         with index.writing() as connection:
-            for table in (
-                "figures",
-                "results",
-                "texts",
-                "names",
-                "origins",
-                "comparisons",
-                "accepted",
-                "releases",
-                "taken",
-                "problems",
-            ):
+            for table in schema.NAMES:
                 connection.execute(f"DELETE FROM {table}")
     _results(index, files, tell)
     _origins(index, files)

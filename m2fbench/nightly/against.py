@@ -13,10 +13,10 @@ from m2fbench.analysis.words import counted
 from m2fbench.errors import HistoryError, shown
 from m2fbench.history.history import History
 from m2fbench.nightly.judged import Tonight
+from m2fbench.nightly.pairing import is_drop
 from m2fbench.nightly.records import Change, FigureState, FigureVerdict
 from m2fbench.reporting.dashboard.naming import slug_of
 
-_OUT_OF_LINE = ("suspect", "outlier", "unmeasured")
 Evidence = Literal["paired", "level", "published", "none"]
 
 
@@ -52,8 +52,7 @@ def baseline_of(tonight: Tonight, rules: Rules) -> Known | None:
         return None
     if before.open is None:
         return Known(point, False)
-    in_line = [p for p, state in zip(tonight.earlier, before.states, strict=True) if state not in _OUT_OF_LINE]
-    return Known(point, True, in_line[-1])
+    return Known(point, True, None if before.in_line is None else tonight.earlier[before.in_line])
 
 
 def blank(tonight: Tonight, baseline: str, state: FigureState = "unmeasured", note: str | None = None) -> FigureVerdict:
@@ -65,7 +64,7 @@ def blank(tonight: Tonight, baseline: str, state: FigureState = "unmeasured", no
     )  # fmt: skip
     if point is None:
         return replace(found, result=tonight.entry.sha256 if tonight.entry else None, note=note or tonight.missing)
-    return replace(found, value=point.value, low=tonight.alone.low, high=tonight.alone.high, result=point.result)
+    return replace(found, value=point.value, low=point.low, high=point.high, result=point.result)
 
 
 def against_last_good(scene: Scene, tonight: Tonight) -> FigureVerdict:
@@ -105,10 +104,10 @@ def changes_between(history: History, before: str, after: str) -> tuple[Change, 
     return tuple(Change(c.what, c.before, c.after) for c in changes(one, other))
 
 
-def paired_note(pair: Paired) -> str | None:
+def paired_note(pair: Paired, rules: Rules) -> str | None:
     if pair.identical:
         return "the predictions are the baseline's, byte for byte"
-    if pair.repeated is None:
+    if pair.repeated is None or not is_drop(pair.difference.value, pair.p_value, rules):  # it was another figure that dropped
         return None
     return "a second run, made from nothing, dropped too" if pair.repeated else "a second run, made from nothing, did not drop"
 
@@ -168,7 +167,7 @@ def _notes(
     assert tonight.point is not None
     found = []
     pair = tonight.point.paired.get(known.point.result) if known is not None else None
-    if pair is not None and (said := paired_note(pair)):
+    if pair is not None and (said := paired_note(pair, scene.rules)):
         found.append(said)
     if known is not None and pair is None and tonight.kind == "accuracy":
         reason = scene.unpaired.get(known.point.result, "no comparison of the images is kept")
@@ -176,16 +175,29 @@ def _notes(
     if state == "suspect" and not found and known is not None:
         better = (tonight.point.value > known.point.value) == tonight.higher_is_better
         found.append(f"{'better' if better else 'worse'} than before; too few nights yet to say that it stays")
+    if state == "regression" and (further := _further(tonight, seen)):
+        found.append(further)
     if state == "restart":
         found.append(_restart(scene, tonight))
     if state == "improvement" and step is not None and (said := _recovered(seen, step, tonight)):
         found.append(said)
     if tonight.point.disturbed:
         found.append("something else took the machine's time while it was measured")
+    if known is not None and known.point.disturbed:
+        found.append("something else took the machine's time while its baseline was measured")
     if seen.trend is not None:
         t = seen.trend
         found.append(f"drifts: {100 * t.change:+.1f} % over {t.days:.0f} days and {counted(t.points, 'night')}")
     return found
+
+
+def _further(tonight: Tonight, seen: Detection) -> str | None:
+    """Where the figure has fallen further since the regression began: the last time."""
+    assert tonight.series is not None
+    last = seen.steps[-1]
+    if seen.open is None or last.direction != "regression" or last.first <= seen.open.first:
+        return None
+    return f"worse again since {tonight.series.points[last.first].time[:10]}"
 
 
 def _recovered(seen: Detection, step: Step, tonight: Tonight) -> str | None:

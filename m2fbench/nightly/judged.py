@@ -1,10 +1,10 @@
 """Which figures of a cell are judged, and what there is of each tonight."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from m2fbench.analysis.findings import Estimate
 from m2fbench.analysis.series import Point, Series
 from m2fbench.errors import HistoryError
 from m2fbench.history.history import History
@@ -15,17 +15,29 @@ from m2fbench.results import Kind
 from m2fbench.types import Head
 
 ACCURACY: dict[Head, tuple[str, ...]] = {"instance": ("AP",), "panoptic": ("PQ", "AP_th_pan", "mIoU_pan"), "semantic": ("mIoU",)}
-SPEED = ("fps", "fps_task", "peak_device_memory")
-FLOPS = ("FLOPs",)
+USUAL: dict[Kind, tuple[str, ...]] = {"speed": ("fps", "fps_task", "peak_device_memory"), "flops": ("FLOPs",)}
 _UNITS = {"fps": "images/s", "fps_task": "images/s", "peak_device_memory": "bytes", "FLOPs": "count"}
 """Of figures that no night has a value of; the others are percent."""
+
+
+_COSTS: dict[Kind, str] = {
+    "speed": r"(fps|latency|time|speed_up)(_task)?(_low|_high|_p\d+)?|peak_(device|process)_memory|weight_memory|energy|CO2e|parameters",
+    "flops": r"FLOPs(_[a-z]+)*|parameters",
+}
+"""Names of the figures that ``speed_results`` and ``flops_results`` give."""
+
+
+def may_have(kind: Kind, figure: str) -> bool:
+    """Whether results of a kind have figures of such a name. Those of speed have the accuracy over the timed images too."""
+    name = figure.partition(" (")[0]
+    cost = any(re.fullmatch(names, name) for names in _COSTS.values())
+    return bool(re.fullmatch(_COSTS[kind], name)) if cost and kind in _COSTS else not cost and kind != "flops"
 
 
 @dataclass(frozen=True)
 class Tonight:
     """One judged figure of one cell. entry: tonight's result, None where there is none. series: up to tonight, whose last point is tonight's
-    where it was measured; None where no night has the figure. missing: why tonight has no value, None where it has one. alone: tonight's
-    value with its own interval, as far as that is known."""
+    where it was measured; None where no night has the figure. missing: why tonight has no value, None where it has one."""
 
     outcome: Outcome
     kind: Kind
@@ -33,7 +45,6 @@ class Tonight:
     entry: Entry | None
     series: Series | None
     missing: str | None
-    alone: Estimate = Estimate(math.nan)  # noqa: RUF009  frozen
 
     @property
     def unit(self) -> str:
@@ -73,22 +84,8 @@ def judged_figures(history: History, config: NightlyConfig, outcome: Outcome, un
         missing = _missing(outcome, kind, figure, entry, series, problems)
         if missing is not None and not asked and not any(not math.isnan(p.value) for p in (series.points if series else ())):
             continue  # a figure that this cell never has
-        tonight = Tonight(outcome, kind, figure, entry, series, missing)
-        point = tonight.point
-        found.append(tonight if point is None else replace(tonight, alone=alone(history, figure, point)))
+        found.append(Tonight(outcome, kind, figure, entry, series, missing))
     return found
-
-
-def alone(history: History, figure: str, point: Point) -> Estimate:
-    """A night's value with its own interval: the point's, else that of a comparison that the night is part of."""
-    if not math.isnan(point.low):
-        return Estimate(point.value, point.low, point.high)
-    for baseline in point.paired:
-        record = history.comparison(baseline, point.result)
-        ends = next((f.b for f in record.figures if f.name == figure), None) if record is not None else None
-        if ends is not None and ends.has_interval:
-            return Estimate(point.value, ends.low, ends.high)
-    return Estimate(point.value)
 
 
 def _entries(history: History, outcome: Outcome) -> tuple[dict[Kind, Entry], list[str]]:
@@ -114,9 +111,8 @@ def _past(history: History, config: NightlyConfig, outcome: Outcome, there: dict
     return [s for s in found if s.key.kind == "flops" or s.key.limit in (limits - {0} if limit else limits)]
 
 
-def _kinds(outcome: Outcome) -> list[Kind]:
-    """What the cell measures."""
-    measure = outcome.cell.measure
+def kinds_of(measure: Collection[str]) -> list[Kind]:
+    """The results that a cell of these measurements leaves."""
     asked: Sequence[tuple[Kind, bool]] = (
         ("accuracy", "accuracy" in measure), ("speed", bool({"speed", "energy"} & set(measure))), ("flops", "flops" in measure),
     )  # fmt: skip
@@ -127,27 +123,30 @@ def _wanted(
     config: NightlyConfig, outcome: Outcome, there: dict[Kind, Entry], past: Sequence[Series]
 ) -> list[tuple[Kind, str, bool]]:
     """Kind, figure, and whether it must be there; of a kind's figures that nobody named the first must."""
-    kinds = _kinds(outcome)
+    kinds = kinds_of(outcome.cell.measure)
     named = config.suites[outcome.cell.index].figures
     if named:
-        return [(_kind_of(name, kinds, there, past), name, True) for name in named]
-    figures: dict[Kind, tuple[str, ...]] = {"accuracy": ACCURACY[outcome.cell.task], "speed": SPEED, "flops": FLOPS}
-    found = []
+        found = [(_kind_of(name, kinds, there, past), name) for name in named]
+        return [(kind, name, True) for kind, name in found if kind is not None]
+    figures: dict[Kind, tuple[str, ...]] = {"accuracy": ACCURACY[outcome.cell.task], **USUAL}
+    chosen = []
     for kind in kinds:
         known = {s.key.figure for s in past if s.key.kind == kind and any(not math.isnan(p.value) for p in s.points)}
         known |= {f.name for f in there[kind].figures if not math.isnan(f.value)} if kind in there else set()
         first = next((f for f in figures[kind] if f in known), figures[kind][0])
-        found += [(kind, figure, figure == first) for figure in figures[kind]]
-    return found
+        chosen += [(kind, figure, figure == first) for figure in figures[kind]]
+    return chosen
 
 
-def _kind_of(name: str, kinds: Sequence[Kind], there: dict[Kind, Entry], past: Sequence[Series]) -> Kind:
-    """The kind of result that has the figure: tonight's, else an earlier one, else the first that is measured."""
+def _kind_of(name: str, kinds: Sequence[Kind], there: dict[Kind, Entry], past: Sequence[Series]) -> Kind | None:
+    """The kind of result that has the figure: tonight's, else an earlier one, else the first that may have it; None where none of this cell has
+    (FLOPs are counted in the first cell of a row only)."""
     for kind in kinds:
         if kind in there and there[kind].figure(name) is not None:
             return kind
     earlier = [s.key.kind for s in past if s.key.figure == name]
-    return next((kind for kind in kinds if kind in earlier), kinds[0] if kinds else "accuracy")
+    possible = [kind for kind in kinds if kind in earlier] or [kind for kind in kinds if may_have(kind, name)]
+    return possible[0] if possible else None
 
 
 def _cut(past: Sequence[Series], kind: Kind, figure: str, entry: Entry | None, until: str) -> Series | None:

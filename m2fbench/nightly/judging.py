@@ -13,8 +13,8 @@ from m2fbench.history.history import History
 from m2fbench.history.records import PairedRecord
 from m2fbench.nightly.against import Scene, against_last_good, baseline_of
 from m2fbench.nightly.config import NightlyConfig
-from m2fbench.nightly.judged import Tonight, alone, judged_figures
-from m2fbench.nightly.named import against_published, against_release, release_result
+from m2fbench.nightly.judged import Tonight, judged_figures
+from m2fbench.nightly.named import against_published, against_release, below_already, release_result
 from m2fbench.nightly.pairing import Again, Pairing, paired
 from m2fbench.nightly.records import Cell, FigureVerdict, NightFacts, Outcome, Status, Verdict
 
@@ -102,16 +102,16 @@ def _compare(
             continue
         known = baseline_of(tonight, rules) if "last-good" in config.baselines else None
         if known is not None:
-            wanted.setdefault(known.point.result, []).append(tonight)
-            if known.level is not None:
-                wanted.setdefault(known.level.result, []).append(tonight)
-            else:
-                unsettled.add(known.point.result)
+            held_to = known.level or known.point  # of a regression that stands already nobody asks for a second run
+            unsettled.add(held_to.result)
+            for result in dict.fromkeys((known.point.result, held_to.result)):
+                wanted.setdefault(result, []).append(tonight)
         for name in (b for b in config.baselines if b.startswith("release:")):
             entry = release_result(history, tonight, name)
             if not isinstance(entry, str) and entry.sha256 != tonight.point.result:
                 wanted.setdefault(entry.sha256, []).append(tonight)
-                unsettled.add(entry.sha256)
+                if not below_already(tonight, entry, rules):
+                    unsettled.add(entry.sha256)
     again: Again = cache(lambda: _told(outcome.cell, repeat, tell))  # one second run serves all baselines
     reasons: dict[str, str] = {}
     for baseline, figures in wanted.items():
@@ -119,16 +119,16 @@ def _compare(
         pairing = Pairing(config.resamples, config.seed, rules, tuple(t.figure for t in figures))
         asked = again if config.repeat and baseline in unsettled else None
         (run,) = {t.point.result for t in figures if t.point is not None}
-        record = paired(history, baseline, run, pairing, known=_known(history, figures, baseline), again=asked, tell=tell)
+        record = paired(history, baseline, run, pairing, known=_known(figures, baseline), again=asked, tell=tell)
         if not isinstance(record, PairedRecord):
             reasons[baseline] = record
     return reasons if wanted else None
 
 
-def _known(history: History, figures: Sequence[Tonight], baseline: str) -> dict[str, Estimate]:
+def _known(figures: Sequence[Tonight], baseline: str) -> dict[str, Estimate]:
     """The baseline's own figures with their intervals, as far as the history has them."""
     points = {t.figure: p for t in figures if t.series is not None for p in t.series.points if p.result == baseline}
-    return {figure: alone(history, figure, point) for figure, point in points.items()}
+    return {figure: Estimate(point.value, point.low, point.high) for figure, point in points.items()}
 
 
 def _told(cell: Cell, repeat: Repeat, tell: Tell) -> Path | None:

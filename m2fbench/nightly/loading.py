@@ -8,9 +8,11 @@ from typing import Literal
 
 from m2fbench.errors import M2FBenchError, NightlyError, SuiteError
 from m2fbench.nightly.config import NightlyConfig, NightlySuite
+from m2fbench.nightly.judged import USUAL, kinds_of, may_have
 from m2fbench.nightly.matrix import CellPlan, cells_of
 from m2fbench.nightly.processes import memory_is_told
-from m2fbench.suite import Suite, load_suite
+from m2fbench.registry import near
+from m2fbench.suite import Suite, figure_name, load_suite, metrics
 from m2fbench.suite_text import described, expand, place, problems_of
 from m2fbench.types import JsonObject
 from m2fbench.yaml_lines import Lines, read_yaml
@@ -86,7 +88,7 @@ def _matrix(config: NightlyConfig, path: Path, lines: Lines) -> tuple[tuple[Suit
             except M2FBenchError as error:
                 problems += [_blamed(path, lines, index, entry, line) for line in str(error).split("\n")]
                 continue
-            problems += list(_twice(planned, cells, path, lines))
+            problems += [*_twice(planned, cells, path, lines), *_unknown_figures(index, entry, suite, path, lines)]
             suites.append(suite)
             cells += planned
     if problems:
@@ -125,6 +127,21 @@ def _twice(planned: list[CellPlan], before: list[CellPlan], path: Path, lines: L
                 f"'only' or 'variants', or give a copy of the suite another name"
             )
             return
+
+
+def _unknown_figures(index: int, entry: NightlySuite, suite: Suite, path: Path, lines: Lines) -> Iterator[str]:
+    """A figure that no cell of the suite has would be missing every night."""
+    kinds, used = kinds_of(suite.measure), [metrics.get(name) for name in suite.metrics]
+    accuracy = {figure_name(name, metric.head, suite.task) for metric in used for name in metric.names}
+    with_accuracy = accuracy if {"accuracy", "speed"} & {*kinds} else set()
+    known = [*with_accuracy, *(name for kind in kinds for name in USUAL.get(kind, ()))]
+    for number, figure in enumerate(entry.figures):
+        of_accuracy = may_have("accuracy", figure)
+        if not any(may_have(kind, figure) for kind in kinds) or (of_accuracy and figure.partition(" (")[0] not in accuracy):
+            yield (
+                f"{place(path, lines, ('suites', index, 'figures', number))}: expected a figure that the suite's measurements "
+                f"({', '.join(suite.measure)}) give, got '{figure}'{near(figure, known)}"
+            )
 
 
 def _address(text: str, folder: Path) -> str:

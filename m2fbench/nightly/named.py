@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from m2fbench.analysis.findings import Estimate
 from m2fbench.analysis.intervals import intervals
-from m2fbench.analysis.regressions import detect
+from m2fbench.analysis.regressions import Rules, detect
 from m2fbench.analysis.series import Point
 from m2fbench.errors import HistoryError, M2FBenchError
 from m2fbench.history.entries import conditions_hash
@@ -125,22 +125,28 @@ def release_result(history: History, tonight: Tonight, baseline: str) -> Entry |
     return f"release {name} was measured under other conditions ({unlike_conditions(same[-1].conditions, now or {})})"
 
 
+def below_already(tonight: Tonight, released: Entry, rules: Rules) -> bool:
+    """Whether the night before lay surely below the release, so that a second run of tonight has nothing to add."""
+    before = next((p for p in reversed(tonight.earlier) if not math.isnan(p.value)), None)
+    return before is not None and _dropped(before, released, rules)
+
+
+def _dropped(point: Point, released: Entry, rules: Rules) -> bool:
+    pair = point.paired.get(released.sha256)
+    return pair is not None and is_drop(pair.difference.value, pair.p_value, rules)
+
+
 def _name(baseline: str) -> str:
     return baseline.removeprefix("release:")
 
 
 def _by_pairs(scene: Scene, found: FigureVerdict, tonight: Tonight, released: Entry) -> FigureVerdict:
     rules = scene.rules
-
-    def dropped(point: Point) -> bool:
-        pair = point.paired.get(released.sha256)
-        return pair is not None and is_drop(pair.difference.value, pair.p_value, rules)
-
     assert tonight.point is not None
     pair = tonight.point.paired[released.sha256]
-    found = replace(found, note=paired_note(pair))
-    if dropped(tonight.point):
-        nights = _standing(tonight, dropped)
+    found = replace(found, note=paired_note(pair, rules))
+    if _dropped(tonight.point, released, rules):
+        nights = _standing(tonight, lambda point: _dropped(point, released, rules))
         sure = pair.repeated is True or len(nights) >= rules.paired_nights
         changed = changes_between(scene.history, released.sha256, nights[0].result)
         return _standing_since(replace(found, state="regression" if sure else "suspect"), nights, changed)
@@ -223,8 +229,8 @@ def _fails(history: History, tonight: Tonight, point: Point) -> bool:
 def _interval(scene: Scene, tonight: Tonight, draws: Draws) -> tuple[float, float]:
     """The figure's own interval: the history's, else computed from the predictions; NaN where they are not at hand."""
     assert tonight.point is not None
-    if tonight.alone.has_interval or tonight.kind != "accuracy":
-        return tonight.alone.low, tonight.alone.high
+    if not math.isnan(tonight.point.low) or tonight.kind != "accuracy":
+        return tonight.point.low, tonight.point.high
     try:
         run = evidence_of(scene.history, tonight.point.result)
         if isinstance(run, str) or run.evidence is None:

@@ -192,7 +192,7 @@ def _results(work: _Work, one: CellPlan) -> list[Path]:
 def _what_is_left(work: _Work, left: int, picked: int) -> str:
     there = len([o for o in work.done.values() if o.state != "interrupted"])
     if not left and there == len(work.nightly.cells):
-        return f"{work.folder}: this night is finished; it is judged anew"
+        return f"{work.folder}: this night is finished; it is judged anew (--night NAME begins another)"
     chosen_of = "" if picked == len(work.nightly.cells) else f", {picked} of them chosen"
     resumed = f", {there} done before" if there else ""
     return f"{work.folder}: {len(work.nightly.cells)} cells{chosen_of}{resumed}, {left} to run"

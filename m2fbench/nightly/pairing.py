@@ -8,7 +8,7 @@ from pathlib import Path
 from m2fbench.analysis.comparing import compare_runs
 from m2fbench.analysis.findings import Comparison, Estimate
 from m2fbench.analysis.intervals import intervals
-from m2fbench.analysis.regressions import Rules
+from m2fbench.analysis.regressions import Rules, confirms
 from m2fbench.analysis.runs import Evidence, Run, Tell, open_runs
 from m2fbench.errors import M2FBenchError
 from m2fbench.history.history import History
@@ -188,7 +188,8 @@ def _scored_otherwise(before: Mapping[str, float], now: Mapping[str, float]) -> 
 
 
 def _repeated(dropped: Sequence[str], pair: _Pair, pairing: Pairing, again: Again, tell: Tell) -> bool | None:
-    """Whether every figure that dropped drops in a second run too; None where there is none to compare."""
+    """Whether the figures that dropped drop in a second run too (``confirms``); None where there is none to compare, or it shows neither of
+    all of them, and the next night must tell."""
     folder = again()
     if folder is None:
         return None
@@ -204,6 +205,6 @@ def _repeated(dropped: Sequence[str], pair: _Pair, pairing: Pairing, again: Agai
     except M2FBenchError as error:
         tell(f"the second run cannot be compared: {error}")
         return None
-    differences = {d.figure: d for d in found.differences if d.category is None}
-    there = [differences[name] for name in dropped if name in differences]
-    return len(there) == len(dropped) and all(is_drop(d.difference.value, d.p_value, pairing.rules) for d in there)
+    answers = {d.figure: confirms(d.difference.value, d.p_value, pairing.rules) for d in found.differences if d.category is None}
+    said = {answers.get(name) for name in dropped}
+    return said.pop() if len(said) == 1 else None

@@ -44,12 +44,11 @@ def prune(output: Path, config: NightlyConfig, history: History, present: Path) 
 
 
 def needed_results(history: History, config: NightlyConfig) -> set[str]:
-    """Results whose predictions a next night may be compared with: the baseline of every series, and all releases."""
+    """Results whose predictions a next night may be compared with: the baseline and the last night in line of every series, and all releases."""
     needed = {sha256 for results in history.releases().values() for sha256 in results}
     for series in history.series(Selection(kinds=("accuracy",))):
-        baseline = detect(series, config.rules.rules).baseline
-        if baseline is not None:
-            needed.add(series.points[baseline].result)
+        seen = detect(series, config.rules.rules)
+        needed.update(series.points[k].result for k in (seen.baseline, seen.in_line) if k is not None)
     return needed
 
 

@@ -108,6 +108,11 @@ class FigureVerdict:
     note: str | None = None
     page: str | None = None
 
+    @property
+    def is_better(self) -> bool:
+        """Than its baseline, whether that stands out or not."""
+        return self.difference.value > 0 if self.higher_is_better else self.difference.value < 0
+
 
 Status = Literal["regression", "unmeasured", "ok"]
 EXIT_STATUS: dict[Status, int] = {"regression": 1, "unmeasured": 3, "ok": 0}

@@ -44,6 +44,8 @@ def _of_state(verdict: Verdict, state: FigureState, noun: str, always: bool = Fa
     """ "1 regression: CELL AP 71.24 → 66.02 since 2026-11-28"; a figure counts once, whatever it is compared with."""
     first: dict[tuple[str, str, str], FigureVerdict] = {}
     for figure in verdict.of(state):
+        if state == "suspect" and figure.is_better:  # nobody has to look at it
+            continue
         first.setdefault((figure.cell, figure.kind, figure.figure), figure)
     if not first:
         return f"no {noun}" if always else ""

@@ -61,8 +61,9 @@ def _shard(site: Site, entries: Sequence[Entry], paired: PairedOf) -> dict[str, 
 
     runs = {}
     for entry in entries:
+        cell = (entry.suite, entry.row, entry.variant)
         runs[site.name(entry.sha256)] = [
-            entry.sha256, cells.place((cell_slug(entry.suite, entry.row, entry.variant), entry.suite, entry.row, entry.variant)), entry.kind,
+            entry.sha256, cells.place((cell_slug(*cell), *map(clean, cell))), entry.kind,
             entry.status, entry.reason, entry.limit, minute(entry.time), texts.place(entry.machine), int(entry.disturbed),
             [texts.place(warning) for warning in entry.warnings],
             [[figures.place((f.name, f.unit, f.higher_is_better)), *_ends(f.value, f.low, f.high)] for f in entry.figures],

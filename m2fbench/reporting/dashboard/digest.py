@@ -3,12 +3,13 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
 from m2fbench.analysis import regressions
+from m2fbench.analysis.nights import figure_of
 from m2fbench.analysis.regressions import Rules
 from m2fbench.analysis.series import Detection, Point, Series, SeriesKey, Step
 from m2fbench.history.records import Entry
@@ -23,7 +24,7 @@ STATUSES: dict[Status, tuple[str, str]] = {
     "unmeasured": ("○", "the last night gave no value"),
     "drift": ("↘", "a slow change that no step explains"),
     "improvement": ("▲", "a step to the better in the last thirty nights"),
-    "new": ("＋", "too few nights to tell"),
+    "new": ("+", "too few nights yet to tell a change from noise"),
     "steady": ("●", "nothing stands out of the noise"),
     "ended": ("■", "no result for a fortnight"),
 }
@@ -31,6 +32,7 @@ STATUSES: dict[Status, tuple[str, str]] = {
 COSTS = {"speed": ("fps", "peak_device_memory", "peak_process_memory"), "flops": ("FLOPs",)}
 ACCURACIES = tuple(name for names in MAIN.values() for name in names)
 RECENT = 30  # nights for which an improvement is news
+HUGE = 1e300
 ENDED = 14 * 86400.0  # seconds after which a series that nobody measures has ended
 
 
@@ -79,6 +81,11 @@ class Digest:
         return self.scale.change(step.change, step.before)
 
     @property
+    def disturbed(self) -> bool:
+        """Whether something else took the machine's time while the latest value was measured."""
+        return self.latest is not None and self.points[self.latest].disturbed
+
+    @property
     def machines(self) -> tuple[str, ...]:
         return tuple(sorted({point.machine for point in self.points if point.machine}))
 
@@ -92,15 +99,12 @@ class Site:
         self.entries = {entry.sha256: entry for entry in entries}
         self.newest = max((entry.time for entry in entries), default="")
         self.digests: list[Digest] = []
-        filled = [one for one in series if one.points]
+        filled = [_numbers(one) for one in series if one.points]
         for number, one in enumerate(sorted(filled, key=lambda s: s.key), 1):
             self.digests.append(digest(one, regressions.detect(one, rules), rules, self.newest))
             if progress is not None:
                 progress(number, len(filled))
-        if not any(d.main for d in self.digests):
-            self.everything_is_main = True
-        else:
-            self.everything_is_main = False
+        self.everything_is_main = not any(d.main for d in self.digests)
 
     @cached_property
     def length(self) -> int:
@@ -123,12 +127,23 @@ class Site:
         return sorted(found, key=lambda d: d.stale)
 
 
+def _numbers(series: Series) -> Series:
+    """With NaN in place of what is infinite, or so large that differences would be: nothing can be said of it or drawn."""
+
+    def number(point: Point) -> Point:
+        low, high = (point.low, point.high) if abs(point.low) < HUGE and abs(point.high) < HUGE else (math.nan, math.nan)
+        return replace(point, value=point.value if abs(point.value) < HUGE else math.nan, low=low, high=high)
+
+    odd = any(abs(v) >= HUGE for point in series.points for v in (point.value, point.low, point.high))
+    return replace(series, points=tuple(map(number, series.points))) if odd else series
+
+
 def digest(series: Series, detection: Detection, rules: Rules, newest: str) -> Digest:
     """newest: time of the last result of all."""
     measured = [i for i, point in enumerate(series.points) if not math.isnan(point.value)]
     latest = measured[-1] if measured else None
     stale = bool(instant(newest) - instant(series.points[-1].time) > ENDED)
-    status = _status(series, detection, stale, bool(measured))
+    status = _status(series, detection, rules, stale, bool(measured))
     step = detection.open
     if status == "improvement":
         step = next(s for s in reversed(detection.steps) if s.direction == "improvement")
@@ -145,7 +160,7 @@ def is_main(key: SeriesKey) -> bool:
     return key.figure in (ACCURACIES if key.kind == "accuracy" else COSTS.get(key.kind, ()))
 
 
-def _status(series: Series, detection: Detection, stale: bool, measured: bool) -> Status:
+def _status(series: Series, detection: Detection, rules: Rules, stale: bool, measured: bool) -> Status:
     last = detection.states[-1]
     if detection.open is not None:
         return "regression"
@@ -160,7 +175,14 @@ def _status(series: Series, detection: Detection, stale: bool, measured: bool) -
     step = detection.steps[-1] if detection.steps else None
     if step is not None and step.direction == "improvement" and len(series.points) - step.first <= RECENT:
         return "improvement"
+    if not detection.steps and not _told(series, detection, rules):
+        return "new"
     return "steady" if detection.trend is None else "drift"
+
+
+def _told(series: Series, detection: Detection, rules: Rules) -> bool:
+    """Whether the last night could be told from noise: the series' own is known, there is none, or the images are the same."""
+    return not math.isnan(detection.noise) or figure_of(series, rules).counted or bool(series.points[-1].paired)
 
 
 def _level(series: Series, detection: Detection, measured: Sequence[int], window: int) -> float:

@@ -14,7 +14,6 @@ from m2fbench.reporting.dashboard.units import percent
 
 PROBLEMS = 200  # lines of the list
 OPEN = 50  # regressions listed with their circumstances
-ANY = "any"
 
 
 def overview_page(
@@ -30,7 +29,7 @@ def overview_page(
         opened=[(d, step_row(site, d, d.detection.open)) for d in opened[:OPEN] if d.detection.open], more=max(0, len(opened) - OPEN),
         hidden=0 if everything else len(site.open(site.digests)) - len(opened), runs=len(site.entries), newest=day(site.newest),
         machines=len({e.machine for e in site.entries.values()}), now=now,
-        problems=[(without_password(p.location), p.kind, p.message) for p in problems[:PROBLEMS]], unread=len(problems),
+        problems=[(without_password(p.location), p.kind, without_password(p.message)) for p in problems[:PROBLEMS]], unread=len(problems),
     )  # fmt: skip
 
 
@@ -39,6 +38,7 @@ def _row(digest: Digest) -> dict[str, Any]:
     step = digest.step
     trend = digest.detection.trend if digest.status == "drift" else None
     note = f"since {day(digest.points[step.first].time)}" if step is not None else ""
+    note = note or ("machine disturbed" if digest.disturbed else "")
     note = f"{percent(trend.change)} in {trend.days:.0f} days" if trend is not None else note
     change = digest.change
     return {

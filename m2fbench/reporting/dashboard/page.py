@@ -38,6 +38,7 @@ def environment() -> "Environment":
         lstrip_blocks=True,
         finalize=lambda value: clean(value) if type(value) is str else value,
     )
+    made.filters["clean"] = clean
     made.globals["policy"] = POLICY
     return made
 

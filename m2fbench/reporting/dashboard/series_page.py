@@ -10,8 +10,8 @@ from markupsafe import escape
 from m2fbench.analysis.circumstances import changes, in_short, words
 from m2fbench.analysis.series import Paired, Step
 from m2fbench.reporting.dashboard.axes import seconds_of
-from m2fbench.reporting.dashboard.digest import STATUSES, Digest, Site, circumstances
-from m2fbench.reporting.dashboard.naming import cell_slug, clean, day, minute
+from m2fbench.reporting.dashboard.digest import STATUSES, Digest, Site, circumstances, levels
+from m2fbench.reporting.dashboard.naming import clean, day, minute
 from m2fbench.reporting.dashboard.page import json_text, markup, render
 from m2fbench.reporting.dashboard.svg import chart, mark, marks_of
 from m2fbench.reporting.dashboard.units import percent
@@ -28,13 +28,13 @@ COLUMNS = (
 )
 """What of a night's circumstances stands in the table of nights and beside the chart."""
 LEGEND = {
-    "regression": "first night of a regression",
-    "improvement": "first night of an improvement",
-    "suspect": "stands out, not known to stay",
-    "outlier": "stood out for a night",
-    "disturbed": "the machine was disturbed",
-    "unmeasured": "not measured",
-    "restart": "other conditions, not compared",
+    "regression": "regression: first night of a step to the worse",
+    "improvement": "improvement: first night of a step to the better",
+    "suspect": "suspect: stands out, too few nights yet to say that it stays",
+    "outlier": "outlier: stood out and did not stay",
+    "disturbed": "disturbed: something else took the machine's time",
+    "unmeasured": "unmeasured: no value",
+    "restart": "restart: other conditions than before, not compared with it",
 }
 
 
@@ -60,14 +60,14 @@ def series_page(site: Site, digest: Digest, others: Sequence[Digest], title: str
     """others: series of the same cell, this one among them."""
     seconds = seconds_of(digest.points)
     icon, meaning = STATUSES[digest.status]
-    key = digest.key
+    key, drawn = digest.key, _charts(digest, seconds)
     return render(
         "series.html.j2",
         site=title, root="../", here="series", d=digest, key=key, icon=icon, meaning=meaning, limit=_limit(digest), facts=_facts(digest),
-        charts=_charts(digest, seconds), legend=[(markup(mark(kind)), LEGEND[kind]) for kind in marks_of(digest)],
-        has_intervals=any(not math.isnan(p.low) for p in digest.points), steps=step_rows(site, digest)[::-1],
-        rest=[o for o in others if o.slug != digest.slug], cell=cell_slug(key.suite, key.row, key.variant),
-        last=site.name(digest.points[-1].result), reason=_reason(site, digest), data=markup(json_text(_data(site, digest, seconds))),
+        charts=drawn, legend=[(markup(mark(kind)), LEGEND[kind]) for kind in marks_of(digest)],
+        has_intervals=any('class="whiskers"' in c["svg"] or 'class="band"' in c["svg"] for c in drawn),
+        has_levels=bool(levels(digest.detection, digest.series)), steps=[step_row(site, digest, step) for step in digest.detection.steps[::-1]],
+        rest=[o for o in others if o.slug != digest.slug], reason=_reason(site, digest), data=markup(json_text(_data(site, digest, seconds))),
     )  # fmt: skip
 
 
@@ -85,6 +85,10 @@ def _facts(digest: Digest) -> list[tuple[str, str, str]]:
     """(what, value, beside it)"""
     scale, points, noise = digest.scale, digest.points, digest.detection.noise
     facts = [("Latest", scale.text(digest.value), minute(digest.time) + " UTC")]
+    last = None if digest.latest is None else points[digest.latest]
+    if last is not None and not math.isnan(last.low) and not math.isnan(last.high):
+        of = "over the images, which are the same every night" if scale.unit == "percent" else "of the latest night"
+        facts.append(("95 % interval", f"{scale.number(last.low)} to {scale.text(last.high)}", of))
     if not math.isnan(digest.level):
         against = "the level before" if digest.step else "the nights before"
         facts.append(("Change", digest.change_text, f"against {against}, {scale.text(digest.level)}"))
@@ -94,7 +98,8 @@ def _facts(digest: Digest) -> list[tuple[str, str, str]]:
     if trend is not None:
         facts.append(("Drift", percent(trend.change), f"over {trend.days:.0f} days, {trend.points} nights"))
     measured = sum(not math.isnan(p.value) for p in points)
-    facts.append(("Nights", f"{len(points)}", f"{day(points[0].time)} to {day(points[-1].time)}, {measured} measured"))
+    days = " to ".join(dict.fromkeys((day(points[0].time), day(points[-1].time))))
+    facts.append(("Nights", f"{len(points)}", f"{days}, {measured} measured"))
     return facts
 
 
@@ -102,9 +107,14 @@ def _noise(digest: Digest) -> tuple[str, str]:
     """In points of percentages; otherwise in the unit, and as a share of the level."""
     scale, noise, level = digest.scale, digest.detection.noise, digest.level
     if scale.unit == "percent":
-        return f"± {noise:.2g} points", "one standard deviation"
-    share = f"{100 * noise / abs(level):.2g} % of its level" if level and not math.isnan(level) else "one standard deviation"
-    return f"± {noise / scale.factor:.2g} {scale.label}".rstrip(), share
+        return f"± {_brief(noise)} points", "one standard deviation"
+    share = f"{_brief(100 * noise / abs(level))} % of its level" if level and not math.isnan(level) else "one standard deviation"
+    return f"± {_brief(noise / scale.factor)} {scale.label}".rstrip(), share
+
+
+def _brief(value: float) -> str:
+    """Two digits, written out."""
+    return f"{float(f'{value:.2g}'):.15g}"
 
 
 def _charts(digest: Digest, seconds: Sequence[float]) -> list[dict[str, Any]]:
@@ -122,10 +132,6 @@ def _charts(digest: Digest, seconds: Sequence[float]) -> list[dict[str, Any]]:
     return found
 
 
-def step_rows(site: Site, digest: Digest) -> list[StepRow]:
-    return [step_row(site, digest, step) for step in digest.detection.steps]
-
-
 def step_row(site: Site, digest: Digest, step: Step) -> StepRow:
     first, good = digest.points[step.first], digest.points[step.last_good]
     return StepRow(
@@ -137,9 +143,11 @@ def step_row(site: Site, digest: Digest, step: Step) -> StepRow:
 
 def _evidence(digest: Digest, step: Step) -> str:
     paired = digest.points[step.first].paired.get(digest.points[step.last_good].result)
-    if step.evidence == "level" or paired is None:
-        return f"{step.found - step.first + 1} nights at the new level"
-    return paired_text(digest, paired)
+    if step.evidence == "paired" and paired is not None:
+        return paired_text(digest, paired)
+    nights = step.found - step.first + 1
+    beside = "" if paired is None else f"; {paired_text(digest, paired)}"
+    return f"{nights} night{'s' if nights != 1 else ''} at the new level{beside}"
 
 
 def paired_text(digest: Digest, paired: Paired) -> str:
@@ -158,17 +166,24 @@ def _data(site: Site, digest: Digest, seconds: Sequence[float]) -> dict[str, Any
     machines: dict[str, int] = {}
     states: dict[str, int] = {}
     nights: list[list[Any]] = []
+    places = {point.result: i for i, point in enumerate(digest.points)}
+
+    def newest(paired: Paired) -> tuple[int, str]:
+        return -places.get(paired.baseline, -1), paired.baseline
+
     columns = [key for key in COLUMNS if any(key in circumstances(site, point) for point in digest.points)]
     for i, (point, state) in enumerate(zip(digest.points, digest.detection.states, strict=True)):
         around = circumstances(site, point)
         texts = tuple(around.get(key) for key in columns)
-        paired = [paired_text(digest, p) + f", against {site.name(p.baseline)}" for p in point.paired.values()]
+        paired = "; ".join(
+            f"{paired_text(digest, p)}, against {site.name(p.baseline)}" for p in sorted(point.paired.values(), key=newest)
+        )
         night = [
             site.name(point.result), round(seconds[i]), minute(point.time), *map(_finite, (point.value, point.low, point.high)),
             states.setdefault(state, len(states)), int(point.disturbed) + 2 * int(point.accepted), machines.setdefault(point.machine, len(machines)),
             pool.setdefault(texts, len(pool)),
         ]  # fmt: skip
-        nights.append([*night, paired[-1]] if paired else night)
+        nights.append([*night, paired] if paired else night)
     scale = digest.scale
     printed = [["" if value is None else in_short(value) for value in texts] for texts in pool]
     return {

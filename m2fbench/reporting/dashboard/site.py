@@ -39,21 +39,20 @@ def write_site(
     from m2fbench.reporting.dashboard.files import Folder
 
     say = tell or (lambda what: None)
-    target = Folder(folder)
-    say(f"looking for changes in {len(series)} series")
-    site = Site(entries, series, request.rules, progress)
-    pages = _pages(site, problems, request)
-    say("writing runs")
-    parts = list(_data(site, request))
-    target.announce([*pages, *(name for name, _ in parts)])
-    for name, text in parts:
-        target.write(name, text)
-    say(f"writing {len(pages)} pages")
-    for number, (name, make) in enumerate(reversed(pages.items()), 1):  # the first page last: it links to all others
-        target.write(name, make())
-        if progress is not None:
-            progress(number, len(pages))
-    target.finish()
+    with Folder(folder) as target:
+        say(f"looking for changes in {len(series)} series")
+        site = Site(entries, series, request.rules, progress)
+        pages = _pages(site, problems, request)
+        say("writing runs")
+        parts = list(_data(site, request))
+        target.announce([*pages, *(name for name, _ in parts)])
+        for name, text in parts:
+            target.write(name, text)
+        say(f"writing {len(pages)} pages")
+        for number, (name, make) in enumerate(reversed(pages.items()), 1):  # the first page last: it links to all others
+            target.write(name, make())
+            if progress is not None:
+                progress(number, len(pages))
     return [folder / name for name in reversed(target.written)]
 
 

@@ -77,14 +77,18 @@ def chart(digest: Digest, nights: int | None, seconds: Sequence[float], label: s
     points, detection = digest.points, digest.detection
     first = 0 if nights is None else max(0, len(points) - nights)
     stretches = [(max(a, first), b, level) for a, b, level in levels(detection, digest.series) if b >= first]
-    frame = frame_of(points, detection, seconds, first, [level for _, _, level in stretches])
+    values = [level for _, _, level in stretches]
+    frame = frame_of(points, detection, seconds, first, values)
+    intervals = _intervals(frame, points, seconds)
+    if digest.scale.unit == "percent" and intervals and _cut(frame, points):  # over images, not nights: it would only hide them
+        frame, intervals = frame_of(points, detection, seconds, first, values, intervals=False), []
     edges = f'data-first="{first}" data-start="{frame.start:.0f}" data-end="{frame.end:.0f}" data-low="{frame.low!r}" data-high="{frame.high!r}"'
     return "".join([
         f'<svg class="plot" width="100%" height="340" role="img" aria-label="{label}" {edges}>',
         *_axes(frame, digest),
         f'<svg width="100%" height="100%" viewBox="0 0 {_WIDE} {_HIGH}" preserveAspectRatio="none">',
         *_open(frame, digest, seconds),
-        *_intervals(frame, points, seconds),
+        *intervals,
         *_curve(frame, digest, seconds),
         *(f'<path class="level" d="M{_x(frame, seconds[a])} {_y(frame, v)}H{_x(frame, seconds[b])}"/>' for a, b, v in stretches),
         "</svg>",
@@ -105,7 +109,7 @@ def _y(frame: Frame, value: float) -> int:
 def _axes(frame: Frame, digest: Digest) -> list[str]:
     """Lines and labels, all of which but the text are for the eye only."""
     factor = digest.scale.factor
-    ticks = value_ticks(frame.low / factor, frame.high / factor)
+    ticks = value_ticks(frame.low / factor, frame.high / factor) if digest.latest is not None else []
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
     digits = next((d for d in range(12) if abs(round(step, d) - step) < 1e-9 * max(step, 1e-12)), 12)
     text = ['<g class="axes" aria-hidden="true">']
@@ -141,6 +145,11 @@ def _intervals(frame: Frame, points: Sequence[Point], seconds: Sequence[float]) 
     upper = "L".join(f"{x} {high}" for x, _, high in ends)
     lower = "L".join(f"{x} {low}" for x, low, _ in reversed(ends))
     return [f'<path class="band" d="M{upper}L{lower}Z"/>']
+
+
+def _cut(frame: Frame, points: Sequence[Point]) -> bool:
+    """Whether an interval leaves the chart."""
+    return any(frame.beyond(end) for point in points[frame.first :] for end in (point.low, point.high) if not math.isnan(end))
 
 
 def _curve(frame: Frame, digest: Digest, seconds: Sequence[float]) -> list[str]:

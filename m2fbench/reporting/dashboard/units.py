@@ -38,7 +38,11 @@ class Scale:
     def text(self, value: float) -> str:
         if math.isnan(value):
             return NOT_MEASURED
-        return f"{self.number(value)}{_SPACE}{self.label}".rstrip()
+        number = self.number(value)
+        if value and not number.strip("−0."):  # never nothing where there is something
+            small = value / self.factor
+            number = f"{small:.{min(1 - math.floor(math.log10(abs(small))), 30)}f}".replace("-", "−")
+        return f"{number}{_SPACE}{self.label}".rstrip()
 
     def change(self, change: float, level: float) -> str:
         """A difference: points of percentages, a share of anything else where there is a level to take it of."""

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from m2fbench.analysis.series import Detection, Point, Series, Step
-from m2fbench.history.records import Added, Entry, Figure, Problem
+from m2fbench.history.records import Acceptance, Added, Entry, Figure, Problem
 
 Detected = Sequence[tuple[Series, Detection]]
 
@@ -26,17 +26,41 @@ def added_lines(added: Added, address: str) -> Iterator[Text]:
     """What came of adding; each problem in a line of its own."""
     yield from problem_lines(added.problems)
     failed = f", {len(added.problems)} could not be read" if added.problems else ""
-    yield Text(f"{address}: {len(added.new)} new, {len(added.known)} known before{failed}")
+    yield Text(f"{plain(address)}: {len(added.new)} new, {len(added.known)} known before{failed}")
+
+
+def plain(text: object) -> str:
+    """What comes from files anyone may have written, with nothing in it that a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
 def problem_lines(problems: Sequence[Problem]) -> Iterator[Text]:
     for problem in problems:
-        yield Text(f"{problem.kind}: {problem.location}: {problem.message}", style="yellow")
+        yield Text(plain(f"{problem.kind}: {problem.location}: {problem.message}"), style="yellow")
 
 
-def entries_table(entries: Sequence[Entry], figures: Sequence[str] = ()) -> Table:
-    """A line a result. figures: columns; the main ones of each kind where none are named."""
-    table = Table("result", "time", "cell", "kind", "machine")
+def release_lines(releases: Mapping[str, Sequence[str]], entries: Sequence[Entry]) -> Iterator[Text]:
+    """Each release, and below it its results."""
+    known = {entry.sha256: entry for entry in entries}
+    for name, results in releases.items():
+        yield Text(f"{name}: {len(results)} results")
+        for result in results:
+            entry = known.get(result)
+            what = f"{entry.cell}, {entry.kind}, {when(entry.time)}" if entry else "no longer in the history"
+            yield Text(f"  {plain(result[:SHORT])} {plain(what)}")
+
+
+def acceptance_lines(accepted: Sequence[Acceptance], cells: Mapping[str, str]) -> Iterator[Text]:
+    for each in accepted:
+        where = cells.get(each.result, "no longer in the history")
+        yield Text(plain(f"{when(each.time)} on {each.host}: {where} {each.figure} from {each.result[:SHORT]} on: {each.reason}"))
+
+
+def entries_table(entries: Sequence[Entry], figures: Sequence[str] = (), width: int = 160) -> Table:
+    """A line a result. figures: columns; the main ones of each kind where none are named. width: of the terminal; a narrow one gets fewer
+    columns."""
+    narrow = width < 120
+    table = Table("result", "time", "cell", *(() if narrow else ("kind", "machine")))
     for name in figures or ("figures",):
         table.add_column(name, justify="right" if figures else "left", no_wrap=bool(figures))
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
@@ -45,7 +69,9 @@ def entries_table(entries: Sequence[Entry], figures: Sequence[str] = ()) -> Tabl
         found = {name: entry.figure(name) for name in figures}
         cells = [shown(f.value, f.unit) if f else "-" for f in found.values()] if figures else [_main_figures(entry)]
         kind = entry.kind + (f", {entry.limit} images" if entry.limit else "")
-        table.add_row(entry.sha256[:SHORT], when(entry.time), entry.cell, kind, entry.machine, *cells)
+        cell, machine = plain(entry.cell), plain(entry.machine)
+        where = (f"{cell}\n{kind} on {machine}",) if narrow else (cell, kind, machine)
+        table.add_row(entry.sha256[:SHORT], when(entry.time), *where, *cells)
     return table
 
 
@@ -55,19 +81,26 @@ def _main_figures(entry: Entry) -> str:
     return text if entry.status == "complete" else f"{text} ({entry.status})".strip()
 
 
-def series_table(found: Detected) -> Table:
-    """A line a series: its last value, what it shows now, and how many steps it has had."""
-    table = Table("cell", "kind", "figure", "machine", "nights", "last night", "latest", "now", "steps")
+def series_table(found: Detected, width: int = 160) -> Table:
+    """A line a series: its last value, what it shows now, and how many steps it has had. width: of the terminal; a narrow one gets fewer columns."""
+    narrow = width < 120
+    wide = ("cell", "kind", "figure", "machine", "nights", "last night", "latest", "now", "steps")
+    table = Table(*(("cell", "figure", "latest", "now") if narrow else wide))
     for column in table.columns:
         column.overflow = "fold"
         column.justify = "right" if column.header in ("nights", "latest", "steps") else "left"
+        column.no_wrap = narrow and column.header == "latest"
     for series, detection in found:
         key, last = series.key, series.points[-1]
         kind = key.kind + (f", {key.limit} images" if key.limit else "")
+        if narrow:
+            latest = f"{shown(last.value, series.unit)}\n{when(last.time)[:10]}"
+            table.add_row(plain(key.cell + _on(series)), f"{plain(key.figure)}\n{kind}", latest, _now(series, detection))
+            continue
         latest = with_interval(last.value, last.low, last.high, series.unit)
         table.add_row(
-            key.cell, kind, key.figure, key.machine, str(len(series.points)), when(last.time), latest, _now(series, detection),
-            str(len(detection.steps)),
+            plain(key.cell), kind, plain(key.figure), plain(key.machine), str(len(series.points)), when(last.time), latest,
+            _now(series, detection), str(len(detection.steps)),
         )  # fmt: skip
     return table
 
@@ -85,14 +118,14 @@ def step_lines(series: Series, detection: Detection, changes: Mapping[int, Seque
     for place, step in enumerate(detection.steps):
         first, last_good = series.points[step.first], series.points[step.last_good]
         yield Text(
-            f"{series.key.figure}{_on(series)}: {step.direction} on {when(first.time)}, {shown(step.before, series.unit)} -> "
+            f"{plain(series.key.figure + _on(series))}: {step.direction} on {when(first.time)}, {shown(step.before, series.unit)} -> "
             f"{shown(step.after, series.unit)} ({changed(step.change, step.relative, series.unit)}){_standing(step, detection)}",
             style=_STYLES[step.direction] if step is detection.open else "",
         )
         evidence = "compared image by image" if step.evidence == "paired" else "against the series' own noise"
         yield Text(f"  first at the new level: {_named(first)}; last at the old: {_named(last_good)}; {evidence}")
         for what, before, after in changes.get(place, ()):
-            yield Text(f"  {what}: {_value(before)} -> {_value(after)}")
+            yield Text(plain(f"  {what}: {_value(before)} -> {_value(after)}"))
         if not changes.get(place):
             yield Text("  nothing that was recorded changed between the two")
 
@@ -124,21 +157,22 @@ def entry_facts(entry: Entry, releases: Sequence[str]) -> Table:
         *(("warning", warning) for warning in entry.warnings),
     ]  # fmt: skip
     for name, text in facts:
-        table.add_row(name, Text(text))
+        table.add_row(name, Text(plain(text)))
     return table
 
 
 def figures_table(figures: Sequence[Figure]) -> Table:
     table = Table("figure", "value", "95 %", "unit")
     for f in figures:
-        table.add_row(f.name, _plain(f.value), "" if math.isnan(f.low) else f"{_plain(f.low)} to {_plain(f.high)}", f.unit)
+        interval = "" if math.isnan(f.low) else f"{_number(f.low)} to {_number(f.high)}"
+        table.add_row(plain(f.name), _number(f.value), interval, plain(f.unit))
     return table
 
 
 def circumstances_table(entry: Entry) -> Table:
     table = Table("circumstance", "value")
     for name, value in entry.circumstances.items():
-        table.add_row(name, Text(str(value)))
+        table.add_row(plain(name), Text(plain(value)))
     return table
 
 
@@ -170,5 +204,5 @@ def changed(difference: float, share: float, unit: str) -> str:
     return f"{difference:+.2f} points" if unit == "percent" or math.isnan(share) else f"{share:+.1%}"
 
 
-def _plain(value: float) -> str:
+def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:,.0f}" if value == int(value) and abs(value) >= 1000 else f"{value:.6g}"

@@ -48,15 +48,28 @@ function scaleOf(unit, magnitude) {
   return { factor, label, unit, digits: Math.min(Math.max(UNITS.significant - Math.max(whole, 1), 0), size >= factor ? 3 : 6) };
 }
 
+// Halves to the even neighbour, as the pages are written.
+function rounded(value, digits) {
+  const near = Number(value.toFixed(digits)) + 0;
+  const tie = /^50*$/.test(Math.abs(value).toFixed(digits + 30).split(".")[1]?.slice(digits) ?? "");
+  const odd = /[13579]$/.test(Math.abs(near).toFixed(digits));
+  return tie && odd ? Number((near - Math.sign(value) * 10 ** -digits).toFixed(digits)) + 0 : near;
+}
+
 function number(scale, value, signed = false) {
   if (value === null || value === undefined) return "–";
-  const scaled = Number((value / scale.factor).toFixed(scale.digits)) + 0;
+  const scaled = rounded(value / scale.factor, scale.digits);
   const text = Math.abs(scaled).toFixed(scale.digits).replace(/\B(?=(\d{3})+(?!\d))/g, (m, d, at, all) => (all.indexOf(".") >= 0 && at > all.indexOf(".") ? "" : "\u202f"));
-  return `${scaled < 0 ? "−" : signed ? "+" : ""}${text}`;
+  return `${scaled < 0 ? "−" : signed && scaled ? "+" : ""}${text}`;
 }
 
 function valueText(scale, value) {
-  return value === null || value === undefined ? "not measured" : `${number(scale, value)}\u00a0${scale.label}`.trim();
+  if (value === null || value === undefined) return "not measured";
+  const plain = number(scale, value);
+  const small = value / scale.factor;
+  const nothing = value && !/[1-9]/.test(plain); // never nothing where there is something
+  const shown = nothing ? small.toFixed(Math.min(1 - Math.floor(Math.log10(Math.abs(small))), 30)).replace("-", "−") : plain;
+  return `${shown}\u00a0${scale.label}`.trim();
 }
 
 // Sorting by the buttons of a table's head; rows without a value come last in both directions.
@@ -92,15 +105,16 @@ function sortable(table, sorted = () => {}) {
 
 // The run whose name begins so, from its data file: null where there is none.
 async function runOf(beginning) {
-  if (!/^[0-9a-f]{4,64}$/.test(beginning)) return null;
-  const digits = beginning.slice(0, 2);
+  const asked = beginning.toLowerCase();
+  if (!/^[0-9a-f]{4,64}$/.test(asked)) return null;
+  const digits = asked.slice(0, 2);
   let shard;
   try {
     shard = await load(`runs/${digits}`);
   } catch {
     return null;
   }
-  const name = Object.keys(shard.runs).filter((key) => shard.runs[key][0].startsWith(beginning));
+  const name = Object.keys(shard.runs).filter((key) => shard.runs[key][0].startsWith(asked));
   return name.length === 1 ? readRun(shard, name[0]) : null;
 }
 
@@ -138,5 +152,7 @@ function table(caption, heads, rows, unseen = false) {
   sortable(made);
   return made;
 }
+
+const pText = (p) => (p === null ? "" : String(Number(p.toPrecision(2))));
 
 const scrolled = (label, inner) => make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label }, inner);

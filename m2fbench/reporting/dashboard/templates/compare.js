@@ -52,11 +52,12 @@ function figureLines(a, b, comparable) {
     const relative = both && one.value && any.unit !== "percent" ? (100 * change) / Math.abs(one.value) : null;
     const word = !both || !comparable ? "" : change === 0 ? "same" : (change > 0) === any.higher ? "better" : "worse";
     const [, , , low = null, high = null, p = null] = paired.get(name) ?? [];
+    const within = change && (low !== null ? low <= 0 && high >= 0 : one.low !== null && two.low !== null && one.low <= two.high && two.low <= one.high);
     const share = relative === null ? "" : `${relative < 0 ? "−" : "+"}${Math.abs(relative).toFixed(Math.abs(relative) >= 1 ? 1 : 2)} %`;
-    const sure = low === null ? "" : `${number(scale, low, true)} to ${number(scale, high, true)}${p === null ? "" : `, p = ${p.toPrecision(2)}`}`;
+    const sure = low === null ? "" : `${number(scale, low, true)} to ${number(scale, high, true)}${p === null ? "" : `, p = ${pText(p)}`}`;
     return make("tr", {}, make("th", { scope: "row" }, bdi(name)), make("td", { class: "n", "data-v": one?.value ?? "" }, valueText(scale, one?.value)),
       make("td", { class: "n", "data-v": two?.value ?? "" }, valueText(scale, two?.value)), make("td", { class: "n", "data-v": change ?? "" }, number(scale, change, true)),
-      make("td", { class: "n", "data-v": relative ?? "" }, share), make("td", { class: word }, word), make("td", { class: "n" }, sure));
+      make("td", { class: "n", "data-v": relative ?? "" }, share), make("td", { class: word && !within ? word : null }, word && within ? `${word}, not sure` : word), make("td", { class: "n" }, sure));
   });
 }
 
@@ -88,7 +89,8 @@ function render(a, b) {
     warnings.length ? make("ul", { class: "warnings" }, ...warnings.map((text) => make("li", {}, make("span", { class: "icon", "aria-hidden": "true" }, "! "), text))) : null,
     make("section", {}, conditions.different.length ? pairTable("Conditions that differ", conditions.different) : null,
       circumstances.different.length ? pairTable("Circumstances that differ", circumstances.different) : make("p", { class: "calm" }, "No circumstance that is recorded differs.")),
-    make("section", {}, scrolled("Figures", table("Figures", heads, figureLines(a, b, comparable)))),
+    make("section", {}, scrolled("Figures", table("Figures", heads, figureLines(a, b, comparable))),
+      make("p", { class: "calm" }, "Not sure: the paired interval of the difference holds 0 or, where there is none, the intervals of A and B overlap. A figure without intervals is held against no noise; its series tells.")),
     sameTable("Circumstances that are the same", circumstances.same),
     sameTable("Conditions that are the same", conditions.same),
   ].filter(Boolean));

@@ -28,7 +28,7 @@ function pairRows(pairs) {
 }
 
 function nights(run, cell) {
-  const alike = cell.runs.filter(([, , kind, limit]) => kind === run.kind && limit === run.limit);
+  const alike = cell.runs.filter(([, , kind, limit, machine]) => kind === run.kind && limit === run.limit && (kind !== "speed" || cell.machines[machine] === run.machine));
   const at = alike.findIndex(([name]) => name === run.name);
   const link = (index, text, rel) => (alike[index] ? make("a", { href: `#${alike[index][0]}`, rel }, text) : null);
   const before = alike[at - 1];
@@ -45,7 +45,7 @@ function pairedSection(run) {
   const scale = scaleOf("percent", 1);
   const rows = run.paired.map(([baseline, figure, difference, low, high, p]) => make("tr", {}, make("th", { scope: "row" }, bdi(figure)),
     make("td", {}, make("a", { class: "run", href: `compare.html#${baseline}..${run.name}` }, baseline)), make("td", { class: "n" }, number(scale, difference, true)),
-    make("td", { class: "n" }, low === null ? "" : `${number(scale, low, true)} to ${number(scale, high, true)}`), make("td", { class: "n" }, p === null ? "" : p.toPrecision(2))));
+    make("td", { class: "n" }, low === null ? "" : `${number(scale, low, true)} to ${number(scale, high, true)}`), make("td", { class: "n" }, pText(p))));
   const heads = [["Figure"], ["Against"], ["Difference, points", "n"], ["95 % interval", "n"], ["p", "n"]];
   return make("section", {}, scrolled("Paired comparisons", table("Paired comparisons, over the same images", heads, rows)));
 }
@@ -57,7 +57,7 @@ function render(run, cell) {
   place.replaceChildren(...[
     make("p", { class: "path" }, ...pathOf(run)),
     make("h1", {}, `${kinds[run.kind] ?? run.kind} of ${run.time || "an unknown time"}${run.time ? " UTC" : ""}`),
-    make("p", { class: "lead" }, status, run.reason ? ": " : ".", run.reason ? bdi(run.reason) : ""),
+    make("p", { class: "lead" }, status[0].toUpperCase() + status.slice(1), run.reason ? ": " : ".", run.reason ? bdi(run.reason) : ""),
     nights(run, cell),
     make("dl", { class: "facts" }, fact("Machine", bdi(run.machine)), fact("SHA-256 of the result", make("code", {}, run.sha))),
     make("section", {}, run.figures.length ? scrolled("Figures", table("Figures", [["Figure"], ["Value", "n"], ["95 % interval", "n"], ["Better"]], figureRows(run, cell)))

@@ -11,6 +11,7 @@ function nightOf(index) {
   return { index, name, seconds, time, value, low, high, state: data.states[state], disturbed: Boolean(flags & 1), accepted: Boolean(flags & 2), machine: data.machines[machine], around: data.pool[around], paired };
 }
 
+const opening = matchMedia("(hover: none)").matches ? "Tap again to open the run" : "Enter or click opens the run";
 const stateText = (night) => [night.state, night.disturbed ? "machine disturbed" : "", night.accepted ? "accepted" : ""].filter(Boolean).join(", ");
 const interval = (night) => (night.low === null || night.high === null ? "" : `${number(scale, night.low)} to ${number(scale, night.high)}`);
 
@@ -37,6 +38,7 @@ function interact(chart) {
   const box = make("div", { class: "details", hidden: "", role: "status" });
   let at = -1;
   svg.append(line, ring);
+  svg.setAttribute("aria-hidden", "true"); // the area says it
   area.append(box);
   area.tabIndex = 0;
   area.setAttribute("role", "application");
@@ -54,7 +56,7 @@ function interact(chart) {
     ring.setAttribute("cx", x);
     ring.setAttribute("cy", `${100 * shareY(night)}%`);
     for (const element of [line, ring]) element.setAttribute("visibility", "visible");
-    box.replaceChildren(...details(night), make("p", { class: "open" }, "Enter or click opens the run"));
+    box.replaceChildren(...details(night), make("p", { class: "open" }, opening));
     box.hidden = false;
     const room = area.clientWidth;
     const wide = box.offsetWidth;
@@ -95,7 +97,7 @@ function interact(chart) {
   area.addEventListener("pointerleave", () => { if (document.activeElement !== area) hide(); });
   area.addEventListener("click", (event) => {
     // A touch has shown the night already only if it was the one shown before.
-    const index = nearest(event);
+    const index = at >= 0 && event.clientY > svg.getBoundingClientRect().bottom + 24 ? at : nearest(event);
     if (event.pointerType === "touch" && area.dataset.touched !== String(index)) {
       area.dataset.touched = index;
       show(index);
