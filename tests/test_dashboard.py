@@ -229,7 +229,7 @@ def test_intervals_over_images_are_drawn_where_they_leave_the_nights_to_be_seen(
     drawn, fact = (series_page(site, one, [one], "") for one in (seen(narrow), seen(wide)))
     assert 'class="whiskers"' in drawn
     assert 'class="whiskers"' not in fact
-    assert "41.30 to 45.30\xa0%" in fact
+    assert "95 % interval over the images 41.30 to 45.30" in fact
     fps = seen(replace(wide, unit="images/s"))
     assert 'class="whiskers"' in chart(fps, None, seconds_of(fps.points), ""), "noise of the night itself"
 

@@ -84,11 +84,7 @@ def _reason(site: Site, digest: Digest) -> str:
 def _facts(digest: Digest) -> list[tuple[str, str, str]]:
     """(what, value, beside it)"""
     scale, points, noise = digest.scale, digest.points, digest.detection.noise
-    facts = [("Latest", scale.text(digest.value), minute(digest.time) + " UTC")]
-    last = None if digest.latest is None else points[digest.latest]
-    if last is not None and not math.isnan(last.low) and not math.isnan(last.high):
-        of = "over the images, which are the same every night" if scale.unit == "percent" else "of the latest night"
-        facts.append(("95 % interval", f"{scale.number(last.low)} to {scale.text(last.high)}", of))
+    facts = [("Latest", scale.text(digest.value), f"{minute(digest.time)} UTC{_interval(digest)}")]
     if not math.isnan(digest.level):
         against = "the level before" if digest.step else "the nights before"
         facts.append(("Change", digest.change_text, f"against {against}, {scale.text(digest.level)}"))
@@ -101,6 +97,16 @@ def _facts(digest: Digest) -> list[tuple[str, str, str]]:
     days = " to ".join(dict.fromkeys((day(points[0].time), day(points[-1].time))))
     facts.append(("Nights", f"{len(points)}", f"{days}, {measured} measured"))
     return facts
+
+
+def _interval(digest: Digest) -> str:
+    """Of accuracy over the images, which are the same every night: how much another set of images would change it, not another night."""
+    last = digest.points[-1 if digest.latest is None else digest.latest]
+    if math.isnan(last.low) or math.isnan(last.high):
+        return ""
+    scale = digest.scale
+    over = " over the images" if scale.unit == "percent" else ""
+    return f"; 95 % interval{over} {scale.number(last.low)} to {scale.number(last.high)}"
 
 
 def _noise(digest: Digest) -> tuple[str, str]:

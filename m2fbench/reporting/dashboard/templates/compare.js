@@ -5,6 +5,7 @@ const place = document.getElementById("comparison");
 const form = document.querySelector("form.pickers");
 const field = (what, side) => form.elements[`${what}-${side}`];
 let cells = [];
+const UNSURE = ", not sure";
 
 function option(value, text) {
   return make("option", { value }, clean(text));
@@ -57,7 +58,7 @@ function figureLines(a, b, comparable) {
     const sure = low === null ? "" : `${number(scale, low, true)} to ${number(scale, high, true)}${p === null ? "" : `, p = ${pText(p)}`}`;
     return make("tr", {}, make("th", { scope: "row" }, bdi(name)), make("td", { class: "n", "data-v": one?.value ?? "" }, valueText(scale, one?.value)),
       make("td", { class: "n", "data-v": two?.value ?? "" }, valueText(scale, two?.value)), make("td", { class: "n", "data-v": change ?? "" }, number(scale, change, true)),
-      make("td", { class: "n", "data-v": relative ?? "" }, share), make("td", { class: word && !within ? word : null }, word && within ? `${word}, not sure` : word), make("td", { class: "n" }, sure));
+      make("td", { class: "n", "data-v": relative ?? "" }, share), make("td", { class: word && !within ? word : null }, word && within ? `${word}${UNSURE}` : word), make("td", { class: "n" }, sure));
   });
 }
 
@@ -84,13 +85,14 @@ function render(a, b) {
   const warnings = warningsOf(a, b, conditions);
   const comparable = a.kind === b.kind && !conditions.different.length;
   const heads = [["Figure"], ["A", "n"], ["B", "n"], ["B − A", "n"], ["B − A, share", "n"], ["Direction"], ["Paired 95 % interval", "n"]];
+  const lines = figureLines(a, b, comparable);
   place.replaceChildren(...[
     make("dl", { class: "facts" }, side("A, before", a), side("B, after", b)),
     warnings.length ? make("ul", { class: "warnings" }, ...warnings.map((text) => make("li", {}, make("span", { class: "icon", "aria-hidden": "true" }, "! "), text))) : null,
     make("section", {}, conditions.different.length ? pairTable("Conditions that differ", conditions.different) : null,
       circumstances.different.length ? pairTable("Circumstances that differ", circumstances.different) : make("p", { class: "calm" }, "No circumstance that is recorded differs.")),
-    make("section", {}, scrolled("Figures", table("Figures", heads, figureLines(a, b, comparable))),
-      make("p", { class: "calm" }, "Not sure: the paired interval of the difference holds 0 or, where there is none, the intervals of A and B overlap. A figure without intervals is held against no noise; its series tells.")),
+    make("section", {}, scrolled("Figures", table("Figures", heads, lines)),
+      lines.every((line) => !line.textContent.includes(UNSURE)) ? null : make("p", { class: "calm" }, "Not sure: the paired interval of the difference holds 0 or, where there is none, the intervals of A and B overlap. A figure without intervals is held against no noise; its series tells.")),
     sameTable("Circumstances that are the same", circumstances.same),
     sameTable("Conditions that are the same", conditions.same),
   ].filter(Boolean));
