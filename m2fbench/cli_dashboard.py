@@ -46,8 +46,10 @@ def dashboard(
     with Waiting(console) as waiting:
         waiting.tell("reading the history")
         with History(place, tell=waiting.tell) as opened:
-            entries, series, problems = opened.entries(), opened.series(), opened.problems()
-        written = write_site(output, entries, series, problems, request, tell=waiting.tell, progress=waiting.progress)
+            entries, series, problems, accepted = opened.entries(), opened.series(), opened.problems(), opened.acceptances()
+        written = write_site(
+            output, entries, series, problems, request, acceptances=accepted, tell=waiting.tell, progress=waiting.progress
+        )
     console.print(Text(f"dashboard: {written[0]} ({len(series)} series, {len(entries)} results)"), soft_wrap=True)
 
 

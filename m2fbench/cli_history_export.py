@@ -1,18 +1,31 @@
 """``m2fbench history export``: a history's figures as files that others read, or as runs of an MLflow server."""
 
 import os
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from m2fbench.cli_common import USER_ERROR, fail, warn
+from m2fbench.cli_history_common import (
+    UNREAD,
+    HistoryOption,
+    KindsOption,
+    MachinesOption,
+    RowsOption,
+    SinceOption,
+    SuitesOption,
+    UntilOption,
+    VariantsOption,
+    check_names,
+    notes,
+    open_history,
+    print_lines,
+)
 
 if TYPE_CHECKING:
     from m2fbench.history.export_files import FileFormat
@@ -31,32 +44,12 @@ class ExportFormat(StrEnum):
 _FILES: "dict[ExportFormat, FileFormat]" = {ExportFormat.json: "json", ExportFormat.csv: "csv", ExportFormat.parquet: "parquet"}
 
 
-class KindName(StrEnum):
-    accuracy = "accuracy"
-    speed = "speed"
-    flops = "flops"
-
-
-def _time(text: str) -> str:
-    """As the history writes times, of which any beginning will do."""
-    found = re.fullmatch(r"(\d{4}(?:-\d\d(?:-\d\d)?)?)(?:(?<=-\d\d-\d\d)[T ](\d\d(?::\d\d){0,2}))?Z?", text.strip())
-    if text and found is None:
-        raise typer.BadParameter(f"{text!r}: expected a time in UTC, or the beginning of one, as 2026-11 or 2026-11-30T03:00")
-    return "" if found is None else "T".join(part for part in found.groups() if part)
-
-
-SinceOption = Annotated[str, typer.Option(callback=_time, help="From this time on (UTC, or the beginning of one: 2026-11).")]
-UntilOption = Annotated[str, typer.Option(callback=_time, help="Up to this time, what it begins included.")]
-
-
 def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file, whose suffix tells the format; - for stdout (json, csv).")
     ] = None,
     format_: Annotated[ExportFormat | None, typer.Option("--format", help="In place of what the file's suffix says.")] = None,
-    history: Annotated[
-        str, typer.Option(envvar="M2FBENCH_HISTORY", help="Folder of the history, or an address that fsspec opens.")
-    ] = "history",
+    history: HistoryOption = "history",
     uri: Annotated[
         str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="mlflow: the tracking server, such as http://HOST:5000.")
     ] = None,
@@ -67,19 +60,21 @@ def export(
     circumstances: Annotated[
         bool, typer.Option("--circumstances", help="json, csv, parquet: also all that may explain a change, in every row.")
     ] = False,
-    suite: Annotated[list[str] | None, typer.Option(help="Of this suite only; repeatable.")] = None,
-    checkpoint: Annotated[list[str] | None, typer.Option(help="Of this row only; repeatable.")] = None,
-    variant: Annotated[list[str] | None, typer.Option(help="Of this variant only; repeatable.")] = None,
-    kind: Annotated[list[KindName] | None, typer.Option(help="Of this kind only; repeatable.")] = None,
-    machine: Annotated[list[str] | None, typer.Option(help="Of this machine only; repeatable.")] = None,
+    suite: SuitesOption = None,
+    checkpoint: RowsOption = None,
+    variant: VariantsOption = None,
+    kind: KindsOption = None,
+    machine: MachinesOption = None,
     figure: Annotated[
         list[str] | None, typer.Option(help="This figure only (mlflow: results that have it, whole); repeatable.")
     ] = None,
     since: SinceOption = "",
     until: UntilOption = "",
 ) -> None:
-    """Write a history's figures as JSON, CSV or Parquet, or as runs of an MLflow tracking server."""
-    from m2fbench.history.history import History
+    """Write a history's figures as JSON, CSV or Parquet, or as runs of an MLflow tracking server. Ends with 3 where files of the history could not
+    be read; all others are written."""
+    from m2fbench.analysis.words import counted
+    from m2fbench.errors import shown
     from m2fbench.history.records import Selection
     from m2fbench.reporting.terminal.waiting import Waiting
 
@@ -88,18 +83,24 @@ def export(
         suites=tuple(suite or ()), rows=tuple(checkpoint or ()), variants=tuple(variant or ()), kinds=tuple(k.value for k in kind or ()),
         machines=tuple(machine or ()), figures=tuple(figure or ()), since=since, until=until,
     )  # fmt: skip
-    console = Console(stderr=True, highlight=False, markup=False)
-    with History(history, tell=lambda what: warn(console, [what])) as opened:
+    console = notes()
+    with open_history(history) as opened:
+        check_names(opened, selection)
         with Waiting(console) as waiting:
             entries = opened.entries(selection)
             if form is ExportFormat.mlflow:
-                said = _to_mlflow(history, entries, str(uri), experiment, per_class, waiting)
+                unread, said = _to_mlflow(history, entries, str(uri), experiment, per_class, waiting)
             else:
-                said = _to_file(opened, entries, _FILES[form], output, selection.figures, per_class, circumstances, waiting)
-        for line in said:
-            console.print(Text(line), soft_wrap=True)
+                unread, said = (
+                    0,
+                    _to_file(opened, entries, _FILES[form], output, selection.figures, per_class, circumstances, waiting),
+                )
+        print_lines(console, map(Text, said))
         if problems := opened.problems():
-            warn(console, [f"not exported, as it cannot be read: {len(problems)} files, the first: {problems[0].message}"])
+            what = f"{counted(len(problems), 'file')} that cannot be read, the first: {problems[0].message}"
+            warn(console, [f"not exported: {shown(what, 1000)}; see m2fbench history list --problems"])
+    if unread or problems:
+        raise typer.Exit(UNREAD)
 
 
 def _form(form: ExportFormat | None, output: Path | None, uri: str | None) -> ExportFormat:
@@ -131,7 +132,8 @@ def _is_stdout(output: Path | None) -> bool:
 def _to_file(
     history: "History", entries: "list[Entry]", form: "FileFormat", output: Path | None, figures: tuple[str, ...], per_class: bool,
     circumstances: bool, waiting: "Waiting",
-) -> Iterator[str]:  # fmt: skip
+) -> Sequence[str]:  # fmt: skip
+    from m2fbench.analysis.words import counted
     from m2fbench.history.export_files import write_file, write_stream
     from m2fbench.history.exporting import columns, rows
 
@@ -142,24 +144,28 @@ def _to_file(
             sys.stdout.flush()
         except BrokenPipeError:  # a reader such as head has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return iter(())
-    waiting.tell(f"writing {len(entries)} results")
+        return ()
+    waiting.tell(f"writing {counted(len(entries), 'result')}")
     number = write_file(output, form, columns(circumstances), found)
-    return iter([f"written: {output}, {number} rows of {len(entries)} results"])
+    return [f"written: {output}, {counted(number, 'row')} of {counted(len(entries), 'result')}"]
 
 
 def _to_mlflow(
     history: str, entries: "list[Entry]", uri: str, experiment: str | None, per_class: bool, waiting: "Waiting"
-) -> Iterator[str]:
+) -> tuple[int, Sequence[str]]:
+    """How many result files could not be read, and what to say."""
+    from m2fbench.analysis.words import counted
     from m2fbench.history.mlflow_export import contents_of, export_runs
 
-    waiting.tell(f"sending {len(entries)} results")
+    waiting.tell(f"sending {counted(len(entries), 'result')}")
     done = export_runs(
         entries, contents_of(history), uri=uri, experiment=experiment, per_class=per_class, progress=waiting.progress
     )
-    yield f"{done.new} runs are new, {done.completed} were completed, {done.known} were there already"
-    for name in done.experiments:
-        yield f"experiment: {name}"
+    said = [f"runs: {done.new} new, {done.completed} completed, {done.known} there already"]
+    said += [f"experiment: {name}" for name in done.experiments]
     if done.unmeasured:
-        yield f"{done.unmeasured} figures without a value are no metrics; the tag m2fbench.unmeasured of their runs names them"
-    yield from done.notes
+        without = counted(done.unmeasured, "figure")
+        said.append(
+            f"left out, as metrics need a value: {without} without one; the tag m2fbench.unmeasured of their runs names them"
+        )
+    return done.unread, [*said, *done.notes]

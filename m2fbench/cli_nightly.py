@@ -25,7 +25,7 @@ def _schema(wanted: bool) -> None:
 
 
 def nightly(
-    config: Annotated[Path, typer.Argument(help="A nightly's configuration, a YAML file; see --schema.")],
+    config: Annotated[Path | None, typer.Argument(help="A nightly's configuration, a YAML file; see --schema.")] = None,
     night: Annotated[str | None, typer.Option(help="The night's name, in place of today's date (UTC).")] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Cells to run, as SUITE/ROW/VARIANT with * for any text; repeatable.")
@@ -46,12 +46,16 @@ def nightly(
 
     Exit status: 0 nothing got worse; 1 a regression; 3 something could not be measured.
     """
+    from m2fbench.errors import NightlyError
+    from m2fbench.nightly.closing import next_steps, short_table
     from m2fbench.nightly.loading import load_nightly
     from m2fbench.nightly.night import NightRequest, run_night
     from m2fbench.nightly.wording import headline, moved_table, unmeasured_table
     from m2fbench.reporting.terminal.nightly import NightDisplay
     from m2fbench.reporting.terminal.verdict import show_verdict
 
+    if config is None:
+        raise NightlyError("which configuration? expected m2fbench nightly CONFIG; --schema says what stands in one")
     loaded = load_nightly(config, history=history, output=output, device=None if device is None else device.value)
     request = NightRequest(_checked_name(night), tuple(only or ()), retry, summary)
     if dry_run:
@@ -67,8 +71,13 @@ def nightly(
     verdict = report.verdict
     for path in report.written:
         console.print(f"written: {path}", soft_wrap=True)
-    tables = moved_table(verdict), unmeasured_table(verdict)
+    tables = moved_table(verdict), unmeasured_table(verdict), short_table(verdict)
     show_verdict(console, headline(verdict), tables, verdict.notes, report.exit_status)
+    options = {"--history": history, "--output": output, "--device": None if device is None else device.value}
+    again = ["m2fbench", "nightly", str(config), "--night", report.folder.name]
+    again += [text for option, value in options.items() if value is not None for text in (option, str(value))]
+    for step in next_steps(loaded, report.folder, verdict, again):
+        console.print(f"next: {step}", soft_wrap=True)
     if report.problems:
         say("\n".join(report.problems), "error: ", USER_ERROR)
     if report.exit_status:
@@ -107,7 +116,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def _list_cells(loaded: "Nightly", request: "NightRequest") -> None:
     """What would be run, in this order; raises NightlyError with what can be seen to be wrong."""
     from m2fbench.errors import NightlyError
-    from m2fbench.nightly.loading import problems_beforehand
+    from m2fbench.nightly.beforehand import seen_beforehand
     from m2fbench.nightly.matrix import chosen
     from m2fbench.nightly.night import folder_of
     from m2fbench.nightly.order import planned_night
@@ -119,5 +128,8 @@ def _list_cells(loaded: "Nightly", request: "NightRequest") -> None:
     console.print(plan_table(planned.cells, planned.limits, planned.states))
     console.print(f"night: {planned.folder}; {planned.budget}", soft_wrap=True)
     console.print(f"history: {loaded.history}", soft_wrap=True)
-    if problems := problems_beforehand(loaded):
-        raise NightlyError("\n".join(problems))
+    seen = seen_beforehand(loaded)
+    for warning in seen.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    if seen.problems:
+        raise NightlyError("\n".join(seen.problems))

@@ -27,6 +27,8 @@ LIBRARIES = (
 )
 MACHINE = "M2FBENCH_MACHINE"
 """Environment variable with a name for the machine; where there is none, machines are told apart by their hardware."""
+NIGHT = "M2FBENCH_NIGHT"
+"""Environment variable with the name of the night that a run belongs to; a nightly sets it for its cells."""
 IDENTITY_LIBRARIES = ("torch", "transformers", "pillow")  # those whose version can move a prediction
 
 
@@ -50,6 +52,7 @@ def describe_environment() -> JsonObject:
         "processor": _processor(),
         "cpu_count": os.cpu_count(),
         "machine_name": os.environ.get(MACHINE) or None,
+        "night": os.environ.get(NIGHT) or None,
         "driver": _driver(),
         "libraries": {name: version_of(name) for name in LIBRARIES},
     }

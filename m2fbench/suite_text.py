@@ -18,15 +18,23 @@ FROM_COMMAND_LINE = 0  # in place of a line number
 
 
 def problems_of(model: type[BaseModel], document: Any, prefix: KeyPath, path: Path, lines: Lines) -> list[str]:
-    """What ``model`` finds wrong with a part of the document, one line each; prefix: where in the document that part is."""
+    """What ``model`` finds wrong with a part of the document, one line each in the order of the file's; prefix: where in the document that
+    part is. A key that is only misspelt is not missing too."""
     try:
         model.model_validate(document)
     except ValidationError as failure:
-        found = []
-        for error in failure.errors():
-            where: KeyPath = (*prefix, *error["loc"])
-            found.append(f"{place(path, lines, where)}: {_explain(error, model, error['loc'])}")
-        return found
+        errors = [(error, _explain(error, model, error["loc"])) for error in failure.errors()]
+        meant = {
+            (*error["loc"][:-1], suggested[1])
+            for error, said in errors
+            if error["type"] == "extra_forbidden" and (suggested := _SUGGESTED.search(said))
+        }
+        found = [
+            (_line_of(lines, (*prefix, *error["loc"])), f"{place(path, lines, (*prefix, *error['loc']))}: {said}")
+            for error, said in errors
+            if error["type"] != "missing" or error["loc"] not in meant
+        ]
+        return [said for _, said in sorted(found, key=lambda one: one[0])]
     return []
 
 
@@ -35,11 +43,19 @@ def place(path: Path, lines: Lines, where: KeyPath) -> str:
     given = [key for key, line in lines.items() if line == FROM_COMMAND_LINE]
     if any(where[: len(key)] == key or (key[: len(where)] == where and where not in lines) for key in given):
         return f"--set {dotted(where)}"
+    line = _line_of(lines, where)
+    return f"{path}:{line}: {dotted(where)}" if where else f"{path}:{line}"
+
+
+def _line_of(lines: Lines, where: KeyPath) -> int:
+    """Of the innermost part that the file has."""
     known = where
     while known and known not in lines:
         known = known[:-1]
-    return f"{path}:{lines.get(known, 1)}: {dotted(where)}" if where else f"{path}:{lines.get(known, 1)}"
+    return lines.get(known, 1)
 
+
+_SUGGESTED = re.compile(r"\(did you mean '([^']+)'\?\)")
 
 _EXPECTED = {
     "string_type": "text", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false",

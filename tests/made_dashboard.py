@@ -15,6 +15,7 @@ NIGHTS = 60
 BAD = "</script><img src=x onerror=alert(1)>"
 QUOTED = "row \"with\" 'quotes' & <b> ../../up"
 RIGHT = "نموذج \u202eevil\x00\x1b"
+NAME = "night <script>alert(1)</script>"
 LONG = "averylongnamewithoutanyplacetobreak" * 8
 STREAMS = [
     Stream("shapes", "tiny", "default", "accuracy", {"AP": 43.7, "AP50": 66.0}, 0.012, events=(Event(("AP",), 20, -0.8, ("checkpoint", "9")),)),
@@ -36,7 +37,9 @@ def made(nights: int = NIGHTS) -> tuple[list[Entry], list[Series]]:
     entries = []
     for result in results(STREAMS, NIGHTS):
         sha256 = hashlib.sha256(content_of(result)).hexdigest()
-        entries.append(entry_of(result, sha256, (f"/runs/{BAD}", "s3://me:secret@bucket/x.json")))
+        entry = entry_of(result, sha256, (f"/runs/{BAD}", "s3://me:secret@bucket/x.json"))
+        named = {"environment.night": f"{NAME} {entry.time[8:10]}"} if entry.suite == BAD else {}
+        entries.append(replace(entry, circumstances=dict(entry.circumstances) | named))
     days = sorted({e.time[:10] for e in entries})[:nights]
     entries = [e for e in entries if e.time[:10] <= days[-1]]
     return entries, [_paired(one) for one in series_of(entries)]

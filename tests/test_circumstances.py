@@ -46,6 +46,14 @@ def test_only_what_differs() -> None:
     assert changes({"flag": True}, {"flag": 1}) == [("flag", True, 1)]
 
 
+def test_the_night_is_no_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert changes({"environment.night": "n1"}, {"environment.night": "n2"}) == changes({}, {"environment.night": "n2"}) == []
+    monkeypatch.setenv("M2FBENCH_NIGHT", "n3")
+    assert describe_environment.__wrapped__()["night"] == "n3"
+    monkeypatch.setenv("M2FBENCH_NIGHT", "")
+    assert describe_environment.__wrapped__()["night"] is None
+
+
 def test_what_one_run_does_not_know() -> None:
     assert changes({}, {"environment.driver": "570.1"}) == [Change("driver", None, "570.1")]
     assert changes({"environment.driver": "570.1"}, {}) == [Change("driver", "570.1", None)]

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 from conftest import ROOT
 
 import m2fbench
+from m2fbench.analysis.regressions import Rules
 from m2fbench.cli import app
+from m2fbench.nightly.config import NightlyConfig
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -68,11 +71,12 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert script[-1] == run == "pytest"
 
 
-def test_the_readmes_suite_and_python_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
-    assert example
+def test_the_readmes_nightly_suite_and_python_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nightly, suite = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    config = NightlyConfig.model_validate(yaml.safe_load(nightly))
+    assert config.rules.rules == Rules()  # what the README says of the rules are the defaults
     path = tmp_path / "example.yaml"
-    path.write_text(example[1])
+    path.write_text(suite)
     monkeypatch.setenv("PRODUCTS", "/data")
     assert len(m2fbench.load_suite(path).variants) == 4
     python = re.search(r"```python\n(.*?)```", README, re.DOTALL)

@@ -59,6 +59,8 @@ def test_the_folder_gives_the_same_logits_bit_for_bit(checkpoint: Checkpoint, tm
 @pytest.mark.full
 def test_what_is_in_the_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
     made = convert(checkpoint, tmp_path / "made", size="640/2560")
+    (plain := tmp_path / "plain").touch()
+    assert {path.stat().st_mode for path in made.folder.iterdir()} == {plain.stat().st_mode}, "as the umask says"
     assert sorted(p.name for p in made.folder.iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
     config = json.loads((made.folder / "config.json").read_text())
     assert tuple(config["id2label"].values()) == checkpoint.labels

@@ -22,11 +22,13 @@ from typer.testing import CliRunner
 
 from m2fbench.analysis import regressions
 from m2fbench.analysis.findings import Estimate
+from m2fbench.analysis.main_figures import is_main
 from m2fbench.analysis.regressions import Rules
 from m2fbench.analysis.series import Detection, Paired, Point, Series, SeriesKey, Step
 from m2fbench.errors import StoreError
+from m2fbench.history.records import Acceptance
 from m2fbench.reporting.dashboard.axes import Frame, seconds_of, time_ticks, value_ticks
-from m2fbench.reporting.dashboard.digest import Site, digest, is_main, levels
+from m2fbench.reporting.dashboard.digest import Site, digest, levels
 from m2fbench.reporting.dashboard.feed import ATOM, atom
 from m2fbench.reporting.dashboard.files import MANIFEST, Folder
 from m2fbench.reporting.dashboard.naming import clean, name_length, slug, slug_of, without_password
@@ -263,6 +265,108 @@ def test_states_of_series() -> None:
     assert not seen(replace(series, points=points(math.nan))).main, "what was never measured is not on the first page"
 
 
+RECOVERY = Series(KEY, "percent", True, points(72.8, 54.7, 54.7, 72.0, 72.1))
+REGRESSED = Step(1, 0, 2, 72.8, 54.7, "regression", "level")
+RECOVERED = Step(3, 2, 4, 54.7, 72.05, "improvement", "level", ends=0)
+
+
+def test_a_recovery_is_no_improvement() -> None:
+    """What counts is how far it is from where it was before the regression."""
+    one = seen(RECOVERY, steps=(REGRESSED, RECOVERED), states=("first", "regression", "steady", "improvement", "steady"))
+    assert (one.status, one.level, one.change_text) == ("recovered", 72.8, "−0.70\xa0points")
+    assert one.states[3] == "recovered"
+    site = Site([], [], Rules())
+    row = step_row(site, one, RECOVERED)
+    assert row.made_up.replace("\xa0", " ") == "−0.75 points against the level before the regression of 2026-01-02, 72.80 %"
+    page = Tags()
+    page.feed(series_page(site, one, [one], ""))
+    assert "+17.35" not in page.text
+    assert "improvement:" not in page.text, "in the legend"
+    assert "recovered: first night back from a regression" in page.text
+    again = seen(RECOVERY, steps=(REGRESSED, replace(RECOVERED, ends=None)), states=one.detection.states)
+    assert (again.status, again.level, step_row(site, again, again.detection.steps[1]).made_up) == ("improvement", 54.7, "")
+
+
+def test_a_regression_that_the_last_night_shows_nothing_of_is_open_still() -> None:
+    one = seen(RECOVERY, steps=(REGRESSED,), open=REGRESSED, returning=True)
+    assert (one.status, one.level) == ("recovering", 72.8)
+    assert Site([], [], Rules()).open([one]) == [one]
+
+
+@pytest.fixture
+def accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A site with a regression that a person has accepted, whose reason is no HTML."""
+    nights = [replace(p, accepted=i == 1) for i, p in enumerate(points(72.8, 54.7, 54.7, 54.8))]
+    found = Detection(("first", "regression", "steady", "steady"), (replace(REGRESSED, accepted=True),), 0.1)
+    monkeypatch.setattr(regressions, "detect", lambda series, rules: found)
+    given = [
+        Acceptance("a", nights[1].result, "AP", "too early", "host", "2026-01-04T05:00:00+00:00"),
+        Acceptance("b", nights[1].result, "AP", f"smaller model {BAD}", "host", "2026-01-05T05:00:00+00:00"),
+        Acceptance("c", nights[1].result, "PQ", "another figure", "host", "2026-01-06T05:00:00+00:00"),
+    ]
+    write_site(tmp_path, made()[0][:1], [Series(KEY, "percent", True, tuple(nights))], [], REQUEST, acceptances=given)
+    return tmp_path
+
+
+def test_the_reason_of_an_acceptance_is_told(accepted: Path) -> None:
+    for path in (accepted / "index.html", next((accepted / "series").iterdir())):
+        tags = Tags()
+        tags.feed(path.read_text())
+        text = " ".join(tags.text.split())
+        assert f"Accepted on 2026-01-05: smaller model {BAD}" in text, path
+        assert "too early" not in text
+        assert "another figure" not in text
+    assert "accepted 2026-01-05" in (accepted / "index.html").read_text(), "in its row"
+    entry = ET.parse(accepted / "feed.xml").getroot().find(f"{{{ATOM}}}entry")
+    assert entry is not None
+    assert "Accepted on 2026-01-05: smaller model" in child(entry, "content")
+    assert child(entry, "updated") == "2026-01-05T05:00:00Z"
+
+
+def test_a_nights_name_is_told_where_it_says_more_than_its_day() -> None:
+    nights = RECOVERY.points
+    base = next(e for e in made()[0] if e.kind == "accuracy")
+    names = ("2026-01-01", "ci-77", "n3", "2026-01-04", "2026-01-06")
+    entries = [
+        replace(base, sha256=p.result, time=p.time, circumstances={"environment.night": name})
+        for p, name in zip(nights, names, strict=True)
+    ]
+    site = Site(entries, [], Rules())
+    one = seen(RECOVERY, steps=(REGRESSED,), open=REGRESSED, states=("first", "regression", "steady", "steady", "steady"))
+    row = step_row(site, one, REGRESSED)
+    assert (row.first_day, row.last_good_day) == ("2026-01-02 (night ci-77)", "2026-01-01")
+    assert row.changes == (), "a night's name is no cause"
+    page = series_page(site, one, [one], "")
+    data = json.loads(page[page.index('id="data">') + 10 : page.rindex("</script>")])["nights"]
+    assert [night[11] if len(night) > 11 else "" for night in data] == ["", "ci-77", "n3", "", "2026-01-06"]
+    assert "regression</span> since 2026-01-02 (night ci-77)" in page
+    assert "night 2026-01-06" in page, "of the latest, finished the day before its name's"
+
+
+def test_an_interval_that_goes_on_beyond_the_chart_is_marked() -> None:
+    """And the legend speaks of it only then."""
+    key = replace(KEY, figure="fps", kind="speed")
+    narrow = Series(
+        key, "images/s", True, tuple(replace(p, low=p.value - 0.1, high=p.value + 0.1) for p in points(43.0, 43.6, 43.3))
+    )
+    wide = replace(narrow, points=(*narrow.points[:2], replace(narrow.points[2], low=30.0, high=60.0)))
+    site = Site([], [], Rules())
+    whole, cut = (series_page(site, one, [one], "") for one in (seen(narrow), seen(wide)))
+    words = "interval that goes on beyond the chart"
+    assert ('class="mark cut"' in whole, words in whole) == (False, False)
+    assert words in cut
+    assert re.findall(r'<svg class="mark cut" x="([\d.]+)%" y="(\w+%?)"', cut) == [("95.45", "0"), ("95.45", "100%")]
+    many = Series(key, "images/s", True, tuple(Point(f"{i:064x}", f"2026-{1 + i // 28:02}-{1 + i % 28:02}T03:00:00+00:00", 40.0 + i % 2,
+                                                     10.0 if 50 <= i < 60 or i == 100 else 39.9, 41.1) for i in range(200)))  # fmt: skip
+    assert chart(seen(many), None, seconds_of(many.points), "").count('class="mark cut"') == 2, "one for each stretch"
+
+
+def test_series_are_counted_in_words(site: Path) -> None:
+    text = (site / "index.html").read_text()
+    assert re.search(r"<strong>2</strong> regressions</a>", text)
+    assert re.search(r"<strong>\d+</strong> steady</a>", text)
+
+
 def test_too_few_nights_are_not_called_steady() -> None:
     few = Series(KEY, "percent", True, points(10.0, 10.0, 10.0))
     assert seen(few, noise=math.nan).status == "new"
@@ -309,11 +413,11 @@ def test_the_change_is_held_against_quiet_nights_of_the_same_level() -> None:
 
 def test_main_figures() -> None:
     main = ["AP", "PQ", "AP_th_pan", "mIoU_pan", "mIoU"]
-    assert all(is_main(replace(KEY, figure=figure)) for figure in main)
-    assert not any(is_main(replace(KEY, figure=figure, kind="speed")) for figure in main), "beside speed it is of fewer images"
-    assert is_main(replace(KEY, figure="fps", kind="speed"))
-    assert is_main(replace(KEY, figure="FLOPs", kind="flops"))
-    assert not is_main(replace(KEY, figure="AP50"))
+    assert all(is_main("accuracy", figure) for figure in main)
+    assert not any(is_main("speed", figure) for figure in main), "beside speed it is of fewer images"
+    assert is_main("speed", "fps")
+    assert is_main("flops", "FLOPs")
+    assert not is_main("accuracy", "AP50")
 
 
 def test_rules_are_those_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -548,11 +652,29 @@ def test_what_has_not_changed_is_left_alone_and_what_is_gone_is_removed(tmp_path
 
 def test_a_folder_that_is_someone_elses_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(StoreError, match="was not written by 'm2fbench dashboard'"):
+    with pytest.raises(StoreError, match="found index.html; choose another"):
         small(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    (tmp_path / "index.html").rename(tmp_path / "model.safetensors")
+    with pytest.raises(StoreError, match="expected an empty folder or one that holds a dashboard already, found model.safetensors"):
+        small(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    (tmp_path / MANIFEST).write_text(json.dumps({"format": "another", "files": []}))
+    with pytest.raises(StoreError, match="its format is not"):
+        small(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    (tmp_path / "model.safetensors").rename(tmp_path / "index.html")
     with pytest.raises(StoreError, match="expected a folder"):
         small(tmp_path / "index.html")
+
+
+def test_a_file_of_someone_elses_in_the_sites_folder_is_not_written_over(tmp_path: Path) -> None:
+    small(tmp_path)
+    with Folder(tmp_path) as folder:
+        (tmp_path / "data" / "mine.js").write_text("mine")
+        with pytest.raises(StoreError, match=r"mine\.js is there and was not written with the site"):
+            folder.announce(["data/mine.js"])
+        for name in folder.before:
+            folder.written.append(name)
 
 
 def test_a_list_of_files_cannot_name_what_lies_outside(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_dashboard import BAD, LONG, PROBLEMS, QUOTED, RIGHT, made
-from test_report_browser import ARGUMENTS, CHROMIUM, luminance
+from made_dashboard import BAD, LONG, NAME, PROBLEMS, QUOTED, RIGHT, made
+from test_report_browser import luminance
 
 from m2fbench.history.records import Figure
 from m2fbench.reporting.dashboard.naming import clean
@@ -22,17 +22,6 @@ from m2fbench.reporting.dashboard.units import scale_of
 pytestmark = pytest.mark.full
 SCREEN = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.is_file():
-        pytest.skip(f"no {CHROMIUM}: install chromium to test the dashboard in a browser")
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[test]'")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +302,43 @@ def test_a_difference_within_the_intervals_is_not_sure(browser: Any, tmp_path: P
     assert table.locator("td.worse").all_inner_texts() == ["worse"]
     assert found.page.get_by_text("the intervals of A and B overlap").is_visible()
     found.close()
+
+
+def test_the_last_two_runs_of_a_cell_are_compared_unless_others_are_chosen(opened: Opened) -> None:
+    """Of one kind, not one and the same; and the way back leads to where one came from."""
+    page = opened.page
+    page.get_by_label("Site").get_by_role("link", name="Compare").click()
+    page.locator("#comparison table").first.wait_for()
+    entries = sorted(made()[0], key=lambda e: (e.time, e.sha256))
+    page.locator("select[name=cell-a]").select_option(label="shapes / tiny / default")
+    page.locator("select[name=cell-b]").select_option(label="shapes / tiny / default")
+    last = [e for e in entries if (e.suite, e.row, e.variant) == ("shapes", "tiny", "default")][-1]
+    earlier = [e for e in entries if (e.cell, e.kind, e.machine) == (last.cell, last.kind, last.machine)][-2]
+    page.wait_for_url(f"**#{earlier.sha256[:12]}..{last.sha256[:12]}")
+    assert page.locator(".warnings").count() == 0
+    opened.go("index.html")
+    opened.go("compare.html")
+    page.wait_for_url("**#*..*")
+    page.go_back()
+    page.wait_for_url("**/index.html")
+
+
+def test_a_nights_name_is_shown_and_is_no_cause(opened: Opened, site: Path) -> None:
+    page = opened.page
+    entries = [e for e in made()[0] if e.suite == BAD]
+    opened.go(path_of(site, "script-img"))
+    page.locator(".chart:visible .area").focus()
+    page.keyboard.press("End")
+    assert f"{NAME} 30" in page.locator(".details:visible").inner_text()
+    page.locator("#nights summary").click()
+    assert page.locator("#nights tbody tr").first.locator("td").first.inner_text() == f"{NAME} 30"
+    opened.go(f"run.html#{entries[-1].sha256}")
+    page.locator("#run table").first.wait_for()
+    assert f"{NAME} 30" in page.locator(".facts").inner_text()
+    opened.go(f"compare.html#{entries[-2].sha256}..{entries[-1].sha256}")
+    page.locator("#comparison table").first.wait_for()
+    assert f"night {NAME} 29" in page.locator("#comparison .facts").inner_text()
+    assert "environment.night" not in page.locator("#comparison").inner_text()
 
 
 def test_picking_runs_compares_them(opened: Opened) -> None:

@@ -17,7 +17,7 @@ from made_history import made_history, made_result, made_runs, made_time, sha256
 
 from m2fbench.analysis.findings import Estimate
 from m2fbench.errors import HistoryError
-from m2fbench.history import adding, documents, reading, syncing
+from m2fbench.history import adding, documents, reading, syncing, tables
 from m2fbench.history import index as indexing
 from m2fbench.history.entries import depends_on_machine, utc
 from m2fbench.history.history import History
@@ -368,6 +368,49 @@ def test_a_problem_at_a_source_stays_until_it_is_mended_or_gone(tmp_path: Path) 
         paths[1].unlink()
         opened.add([tmp_path / "runs"])
         assert opened.problems() == []
+        folder = paths[2].parent
+        paths[2].write_bytes(b"{")
+        opened.add([folder])
+        assert len(opened.problems()) == 1
+        paths[2].unlink()
+        (still,) = opened.add([folder]).problems  # nothing is left in the folder, which does not keep what was in it
+        assert "no result file below it" in still.message
+        assert opened.problems() == []
+
+
+def test_rebuilding_forgets_what_is_gone_from_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / os.fsdecode(b"odd\xff")).mkdir()
+    places = [tmp_path / os.fsdecode(b"odd\xff") / "result.json", tmp_path / "result.json", tmp_path / "there.json"]
+    for place in places:
+        place.write_bytes(b"{")
+    with History(tmp_path / "h", create=True) as opened:
+        opened.add(places)
+        places[1].unlink()
+        monkeypatch.setattr(opened, "_host", "another")  # on which there may be such a file
+        opened.rebuild()
+        assert len(opened.problems()) == 3
+    with History(tmp_path / "h") as opened:
+        opened.rebuild()
+        assert [p.location for p in opened.problems()] == [f"{tmp_path}/odd\\xff/result.json", str(places[2])]
+
+
+def test_results_have_the_intervals_of_their_comparisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c = made_history(tmp_path / "h", nights(3))
+    record = PairedRecord(
+        a, b, 200, 1000, 0,
+        (PairedFigure("AP", Estimate(43.0, 41.5, 44.5), Estimate(42.0, 40.5, 43.5), Estimate(-1.0, -2.0, 0.1), 0.2),),
+    )  # fmt: skip
+    with History(tmp_path / "h") as opened:
+        opened.add_comparison(record)
+        ends = {e.sha256: (f.low, f.high) for e in opened.entries() if (f := e.figure("AP")) is not None}
+        assert (ends[a], ends[b]) == ((41.5, 44.5), (40.5, 43.5))
+        assert math.isnan(ends[c][0])
+        (only,) = opened.series(Selection(figures=("AP",)))
+        assert {p.result: (p.low, p.high) for p in only.points if p.result != c} == {k: v for k, v in ends.items() if k != c}
+        monkeypatch.setattr(tables, "_FEW", 1)  # of more results all comparisons are read
+        again = {e.sha256: str((f.low, f.high)) for e in opened.entries() if (f := e.figure("AP")) is not None}
+        assert again == {name: str(each) for name, each in ends.items()}
+        assert [f.low for f in opened.entry(b).figures if f.name == "AP"] == [40.5]
 
 
 def test_an_unreadable_file_is_a_problem(history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,9 @@ import pytest
 from made_history import made_history, made_result, made_runs, sha256_of
 
 from m2fbench import cli as command_line
+from m2fbench.analysis.main_figures import MAIN_FIGURES, is_main
 from m2fbench.history.history import History
+from m2fbench.reporting.page.tables import MAIN
 
 Run = Callable[..., tuple[int, str, str]]
 CELL = "shapes_instance/shapes-tiny/default"
@@ -58,8 +60,129 @@ def test_adding_says_what_is_new_and_what_cannot_be_read(run: Run, tmp_path: Pat
     assert [line.split(": ")[0] for line in out.splitlines()] == ["newer", "damaged"]
     found = json.loads(run("list", "--problems", "--json")[1])
     assert [p["kind"] for p in found] == ["newer", "damaged"]
-    assert run("rebuild")[:2] == (0, out + f"{tmp_path}/history: 4 results, 2 files that cannot be read\n")
+    assert run("rebuild")[:2] == (3, out + f"{tmp_path}/history: 4 results, 2 files that cannot be read\n")
     assert "2 files could not be read" in run("list")[2]
+    status, _, err = run("export", "-o", "figures.csv")
+    assert status == 3  # and the others are in
+    assert "written: figures.csv, 12 rows of 4 results" in err
+    assert "not exported: 2 files that cannot be read" in err
+
+
+def test_a_damaged_file_that_is_gone_is_dismissed_by_rebuilding(run: Run, tmp_path: Path) -> None:
+    paths = made_runs(tmp_path / "runs", [made_result(night=n) for n in range(3)])
+    for path in paths[1:]:
+        path.write_bytes(b"{")
+    assert run("add", "runs")[0] == 3
+    paths[1].unlink()
+    status, out, err = run("list", "--problems")
+    assert (status, len(out.splitlines())) == (0, 2)
+    assert "delete it and m2fbench history rebuild on the machine that found it" in err
+    assert f"goes with its file in {tmp_path}/history/problems" in err
+    status, out, _ = run("rebuild")
+    assert (status, out.splitlines()[-1]) == (3, f"{tmp_path}/history: 1 result, 1 file that cannot be read")
+    assert str(paths[2]) in out
+    paths[2].unlink()
+    assert run("rebuild")[:2] == (0, f"{tmp_path}/history: 1 result\n")
+    assert run("list", "--problems")[1:] == ("", "")
+    assert run("list")[2] == ""
+
+
+def test_a_name_that_no_result_has_is_one_line_and_status_2(run: Run, tmp_path: Path) -> None:
+    made_history(tmp_path / "history", [made_result(night=n, row=row, machine="m1") for n in range(2) for row in ("a", "b\x1b")])
+    for arguments, message in {
+        ("--suite", "shapes_instanze"): "(did you mean 'shapes_instance'?); expected one of shapes_instance",
+        ("--checkpoint", "c"): "--checkpoint c: no result has it; expected one of a, b?",
+        ("--variant", "fp16"): "--variant fp16: no result has it; expected one of default",
+        ("--machine", "m"): "--machine m: no result has it (did you mean 'm1'?); expected one of m1",
+        ("--figure", "AP_50"): "--figure AP_50: no result has it (did you mean 'AP50'?); expected one of AP, AP50, AP75",
+    }.items():
+        for command in (("list",), ("list", "--series", "--json"), ("list", "--accepted"), ("export", "-o", "x.csv")):
+            status, out, err = run(*command, *arguments)
+            assert (status, out) == (2, "")
+            assert err.splitlines()[-1].endswith(message)
+    assert (
+        run("list", "--suite", "shapes_instance", "--kind", "speed")[0] == 0
+    )  # such a name is known; that nothing has both is an answer
+    assert "no such cell (did you mean 'shapes_instance/a/default'?)" in run("show", "shapes_instance/a/defualt")[2]
+    assert "--figure AP_50: no result has it" in run("show", "shapes_instance/a/default", "--figure", "AP_50")[2]
+
+
+def test_the_night_of_a_result_is_named_wherever_it_stands(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [
+        made_result(kind="speed", night=n, values={"fps": (9.7 if n < 20 else 8.0) + n % 3 / 100}, environment={"night": f"ci-{n}"})
+        for n in range(30)
+    ]  # fmt: skip
+    names = made_history(tmp_path / "history", contents)
+    out = run("list")[1]
+    assert "night" in out.splitlines()[1]
+    assert "ci-29" in out
+    assert json.loads(run("list", "--json")[1])[3]["night"] == "ci-3"
+    assert re.search(r"night +ci-4 *\n", run("show", names[4])[1])
+    out = run("show", CELL)[1]
+    assert (
+        f"2026-01-21 03:00, night ci-20: first {names[20][:10]}; before it {names[19][:10]} of 2026-01-20 03:00, night ci-19" in out
+    )
+    assert "nothing that was recorded changed between the two" in out  # a night's name is no cause
+    (series,) = json.loads(run("show", CELL, "--json")[1])
+    assert (series["steps"][0]["night"], series["points"][4]["night"], series["steps"][0]["changes"]) == ("ci-20", "ci-4", [])
+    run("accept", CELL, "--reason", "agreed")
+    assert f"{CELL} fps from {names[20][:10]} (night ci-20) on: agreed" in run("list", "--accepted")[1]
+    assert "accepted" in run("show", names[20])[1]
+    assert json.loads(run("show", names[20], "--json")[1])["accepted"][0]["reason"] == "agreed"
+    run("export", "-o", "x.json")
+    assert [row["night"] for row in json.loads((tmp_path / "x.json").read_text())] == [f"ci-{n}" for n in range(30)]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "ci-29" in run("list")[1]
+    made_history(tmp_path / "nameless", [made_result()])
+    assert "night" not in run("list", "--history", "nameless")[1]
+
+
+def test_a_cell_shows_its_main_figures_and_each_change_once(run: Run, tmp_path: Path) -> None:
+    """Two figures, of which one is a main one, drop on the same night with another checkpoint."""
+    before, after = ({"reference": "x", "sha256": letter * 64, "parameters": 1} for letter in "ab")
+    levels = {"fps": 9.7, "fps (backbone)": 20.0, "fps_task": 9.9}
+    contents = [
+        made_result(
+            kind="speed", night=n, checkpoint=before if n < 20 else after,
+            values={name: level * (1 if n < 20 else 0.8) + n % 3 / 100 for name, level in levels.items()},
+        )
+        for n in range(30)
+    ]  # fmt: skip
+    made_history(tmp_path / "history", contents)
+    out = run("show", CELL)[1]
+    assert out.splitlines()[0] == CELL
+    assert out.count(CELL) == 1
+    assert "fps on bench-1: regression" in out
+    assert "backbone" not in out
+    assert out.splitlines()[-1] == "2 figures more, with 2 steps: --all, or --figure NAME"
+    every = run("show", CELL, "--all")[1]
+    assert every.count(": regression, ") == 3
+    assert every.count("  checkpoint: aaaaaaaaaa -> bbbbbbbbbb\n") == 1
+    assert "a" * 11 not in every
+    one = run("show", CELL, "--figure", "fps (backbone)")[1]
+    assert one.count(": regression, ") == 1
+    assert "fps (backbone) on bench-1: regression, 20.0" in one
+    assert "more" not in one
+    (series,) = json.loads(run("show", CELL, "--figure", "fps_task", "--json")[1])
+    assert series["figure"] == "fps_task"
+    assert len(json.loads(run("show", CELL, "--json")[1])) == 3  # JSON has all
+    run("accept", CELL, "--figure", "fps_task", "--reason", "smaller\x1b, as agreed")
+    assert re.search(
+        r"  fps_task: regression, .*, accepted\n  accepted 2\d{3}-.* on .*: smaller\?, as agreed\n",
+        run("show", CELL, "--all")[1],
+    )
+    result = run("show", sha256_of(contents[0]), "--figure", "fps_task")[1]
+    assert "fps_task" in result
+    assert "backbone" not in result
+    status, _, err = run("show", sha256_of(contents[0]), "--figure", "fps_tusk")
+    assert (status, "it has no figure fps_tusk (did you mean 'fps_task'?)" in err) == (2, True)
+
+
+def test_the_main_figures_are_those_of_reports() -> None:
+    assert set(MAIN_FIGURES["accuracy"]) == {name for names in MAIN.values() for name in names}
+    assert is_main("accuracy", "AP")
+    assert not is_main("speed", "AP")  # of fewer images
+    assert not is_main("accuracy", "AP (small)")
 
 
 def test_what_a_user_can_mend_is_one_line_and_status_2(run: Run, tmp_path: Path) -> None:
@@ -109,8 +232,8 @@ def test_a_regression_is_listed_shown_with_what_changed_and_accepted(run: Run, t
     out = run("list", "--series")[1]
     assert "regression since 2026-01-31 03:00: -" in " ".join(out.replace("│", " ").split())
     out = run("show", CELL)[1]
-    assert re.search(r"fps on bench-1: regression on 2026-01-31 03:00, 9\.7\d -> 9\.[12]\d \(-[56]\.\d%\), open", out)
-    assert f"first at the new level: {names[30][:10]} of 2026-01-31 03:00; last at the old: {names[29][:10]}" in out
+    assert re.search(r"  fps on bench-1: regression, 9\.7\d -> 9\.[12]\d \(-[56]\.\d%\), against the series' own noise, open", out)
+    assert f"2026-01-31 03:00: first {names[30][:10]}; before it {names[29][:10]} of 2026-01-30 03:00\n" in out
     assert "driver: 570.1 -> 580.2" in out
     (series,) = json.loads(run("show", CELL, "--json")[1])
     (step,) = series["steps"]
@@ -126,13 +249,19 @@ def test_a_regression_is_listed_shown_with_what_changed_and_accepted(run: Run, t
     assert run("accept", CELL, "--reason", "again")[0] == 2
 
 
+def test_a_plural_is_one_where_it_is_one(run: Run, tmp_path: Path) -> None:
+    made_history(tmp_path / "history", [made_result()])
+    assert run("list")[1].splitlines()[-1] == "1 result"
+    assert "3 rows of 1 result\n" in run("export", "-o", "x.csv")[2]
+
+
 def test_one_result_is_shown_in_full(run: Run, tmp_path: Path) -> None:
     contents = year(3)
     paths = made_runs(tmp_path / "runs", contents)
     run("add", "runs")
     assert run("release", "v1", paths[0].parent, sha256_of(contents[1])[:8])[:2] == (0, "release v1: 2 results\n")
     assert run("release", "v1", paths[0])[0] == 2
-    assert run("release", "v1", paths[0], "--replace")[:2] == (0, "release v1: 1 results\n")
+    assert run("release", "v1", paths[0], "--replace")[:2] == (0, "release v1: 1 result\n")
     name = sha256_of(contents[0])
     status, out, _ = run("show", name[:8], "--per-class", "--circumstances")
     assert status == 0
@@ -165,7 +294,7 @@ def test_an_index_made_again_is_said(run: Run, tmp_path: Path) -> None:
     made_history(tmp_path / "history", [made_result()])
     (tmp_path / "history/index.sqlite").write_bytes(b"x" * 5000)
     status, out, err = run("list")
-    assert (status, "1 results" in out) == (0, True)
+    assert (status, "1 result\n" in out) == (0, True)
     assert "made again from the files" in " ".join(err.split())
 
 
@@ -188,7 +317,7 @@ def test_what_was_accepted_or_released_is_listed_and_taken_back(run: Run, tmp_pa
     assert "nothing was accepted; see m2fbench history list --accepted" in error
 
     assert run("release", "v1", names[0])[0] == 0
-    assert run("list", "--releases")[1] == f"v1: 1 results\n  {names[0][:10]} {CELL}, speed, 2026-01-01 03:00\n"
+    assert run("list", "--releases")[1] == f"v1: 1 result\n  {names[0][:10]} {CELL}, speed, 2026-01-01 03:00\n"
     assert json.loads(run("list", "--releases", "--json")[1]) == {"v1": [names[0]]}
     assert run("release", "v1", names[0], "--delete")[0] == 2
     assert run("release", "v1", "--delete")[0] == 0

@@ -1,5 +1,6 @@
 """A night judged: every state of a figure against every baseline, over real histories; predictions that are compared are in test_pairing."""
 
+import datetime
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,11 @@ from m2fbench.nightly.config import NightlyConfig
 from m2fbench.nightly.judged import may_have
 from m2fbench.nightly.judging import judge
 from m2fbench.nightly.named import rounding
+from m2fbench.nightly.pairing import Pairing
 from m2fbench.nightly.pruning import needed_results
 from m2fbench.nightly.records import Cell, Change, FigureVerdict, NightFacts, Outcome, OutcomeState, Verdict
-from m2fbench.nightly.wording import headline
+from m2fbench.nightly.summary import summary_markdown
+from m2fbench.nightly.wording import headline, movement
 from m2fbench.results import Comparison, Kind
 from m2fbench.types import Head
 
@@ -62,6 +65,11 @@ class Nights:
 
     def judged(self, config: NightlyConfig | None = None, *, upto: int = -1, **outcome: Any) -> Verdict:
         return _judge(self.history, config or _config(), _outcome([self.names[upto]], **outcome))
+
+
+def _today() -> str:
+    """An acceptance has the time at which it was made."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _ap(value: float | None, **more: Any) -> dict[str, Any]:
@@ -134,10 +142,118 @@ def test_a_regression_stands_until_it_is_recovered_from(tmp_path: Path) -> None:
     assert (standing.state, standing.nights, standing.since, standing.baseline_value) == ("regression", 2, made_time(1), 70.0)
     found = nights.judged()
     (figure,) = found.figures
-    assert (found.status, figure.state, figure.value) == ("ok", "improvement", 70.0)
+    assert (found.status, figure.state, figure.value) == ("ok", "recovered", 70.0)
     assert (figure.baseline_value, figure.baseline_result, figure.difference.value) == (65.0, nights.names[2], 5.0)
-    assert "recovered from the regression of 2026-01-02" in str(figure.note)
+    assert (figure.since, figure.since_value) == (made_time(1), 65.0)
+    assert headline(found).startswith(
+        f"no regression; 1 figure recovered: {figure.cell} AP 65.00 → 70.00, the level before the regression of 2026-01-02 (1 of 1"
+    )
     assert nights.last(upto=1).state == "regression"  # an earlier night, judged again
+
+
+def _back(folder: Path, **again: Any) -> Nights:
+    """A regression that stood two nights, and a night that is as good again, by other predictions."""
+    nights = Nights(folder, [_ap(70.0), _ap(65.0, commit="2222222"), _ap(64.8, commit="2222222"), _ap(70.3, commit="3333333")])
+    nights.pair(0, 1, -5.0, 0.0005, repeated=True)
+    nights.pair(0, 2, -5.2, 0.0005)
+    nights.pair(1, 2, -0.2, 0.3)
+    nights.pair(0, 3, 0.3, 0.054, **again)
+    nights.pair(2, 3, 5.5, 0.0005)
+    return nights
+
+
+def test_a_night_that_is_back_and_not_confirmed_is_no_regression_and_no_alarm(tmp_path: Path) -> None:
+    nights = _back(tmp_path)
+    standing = nights.last(upto=2)
+    assert movement(standing) == (
+        f"{standing.cell} AP 70.00 → 65.00 since 2026-01-02, tonight 64.80"
+    )  # held to the last good level
+    assert (standing.changes, standing.tonight) == ((Change("m2fbench commit", "1111111", "2222222"),), ())
+    found = nights.judged()
+    (figure,) = found.figures
+    assert (found.status, found.exit_status, figure.state, figure.baseline_value, figure.nights) == ("ok", 0, "recovering", 64.8, 3)
+    assert (
+        figure.note
+        == f"no loss against the last good run (result {nights.names[0][:12]}): +0.30 (-0.20 to +0.80), p 0.054; one more night confirms it"
+    )
+    assert figure.changes == figure.tonight == (Change("m2fbench commit", "2222222", "3333333"),)
+    assert headline(found) == (
+        "no regression; 1 figure recovering: shapes_instance/shapes-tiny/default AP 64.80 → 70.30, back at the level before the "
+        "regression of 2026-01-02, to be confirmed (1 of 1 cell measured, 1 figure compared)"
+    )
+
+
+def test_a_night_that_is_back_in_a_second_run_too_has_recovered(tmp_path: Path) -> None:
+    figure = _back(tmp_path, repeated=True).last()
+    assert (figure.state, figure.baseline_value, figure.since) == ("recovered", 64.8, made_time(1))
+    assert str(figure.note).startswith("a second run, made from nothing, is back too; no loss against the last good run")
+    assert figure.changes == (Change("m2fbench commit", "2222222", "3333333"),)
+
+
+def test_a_night_that_is_not_back_in_a_second_run_stands(tmp_path: Path) -> None:
+    found = _back(tmp_path, repeated=False).judged()
+    (figure,) = found.figures
+    assert (found.status, figure.state, figure.note) == ("regression", "regression", "a second run, made from nothing, is not back")
+    assert "AP 70.00 → 65.00 since 2026-01-02, tonight 70.30" in headline(found)
+
+
+def test_the_night_after_confirms_a_recovery(tmp_path: Path) -> None:
+    nights = [_ap(70.0), _ap(65.0), _ap(70.1), _ap(69.9)]
+    made = Nights(tmp_path, nights)
+    made.pair(0, 1, -5.0, 0.0005, repeated=True)
+    for k in (2, 3):
+        made.pair(0, k, nights[k]["values"]["AP"] - 70.0, 0.6)
+        made.pair(1, k, nights[k]["values"]["AP"] - 65.0, 0.0005)
+    assert [made.last(upto=k).state for k in (1, 2, 3)] == ["regression", "recovering", "recovered"]
+
+
+def test_speed_that_is_back_is_no_alarm_either(tmp_path: Path) -> None:
+    values = [10.0, 10.05, 9.95, 10.02, 9.98, 10.01, 8.0, 8.02, 7.99, 10.0, 10.02, 9.99, 10.0]
+    nights = Nights(tmp_path, [_fps(v) for v in values])
+    found = [nights.last(upto=k, measure=["speed"]) for k in range(8, 13)]
+    assert [f.state for f in found] == ["regression", "recovering", "recovering", "recovered", "steady"]
+    assert str(found[1].note).startswith("no loss by its level against the last good run")
+    assert str(found[1].note).endswith("; 3 nights in a row confirm it")
+
+
+def test_an_accepted_regression_that_is_back_is_an_improvement(tmp_path: Path) -> None:
+    nights = Nights(tmp_path, [_ap(70.0), _ap(65.0), _ap(70.0), _ap(70.0)])
+    nights.pair(0, 1, -5.0, 0.0005, repeated=True)
+    for k in (2, 3):
+        nights.pair(1, k, 5.0, 0.0005)
+    nights.history.accept(nights.names[1], "AP", "a smaller model")
+    assert [nights.last(upto=k).state for k in (1, 2, 3)] == ["accepted", "improving", "improvement"]
+    assert headline(nights.judged(upto=2)) == "no regression (1 of 1 cell measured, 1 figure compared)"
+    assert "back at the level before the change of 2026-01-02 that was accepted" in str(nights.last().note)
+
+
+def test_the_nights_name_stands_beside_its_date(tmp_path: Path) -> None:
+    environment = {"machine": "x", "night": "n5"}
+    nights = Nights(tmp_path, [_ap(70.0), _ap(65.0, environment=environment)])
+    nights.pair(0, 1, -5.0, 0.0005, repeated=True)
+    figure = nights.last()
+    assert (figure.since_night, movement(figure)) == ("n5", f"{figure.cell} AP 70.00 → 65.00 since 2026-01-02 (night n5)")
+    assert not [change for change in figure.changes if "night" in change.what]
+
+
+def test_an_interval_that_leaves_out_nothing_and_counts_for_nothing_is_said(tmp_path: Path) -> None:
+    nights = Nights(tmp_path, [_ap(70.0), _ap(68.4)])
+    nights.pair(0, 1, -1.6, 0.004)
+    figure = nights.last()
+    assert (figure.state, figure.note) == (
+        "steady",
+        "its interval leaves out 0, but p 0.004 is above alpha, 0.001: taken for chance",
+    )
+
+
+def test_another_checkpoint_that_moves_nothing_is_said_in_a_line(tmp_path: Path) -> None:
+    nights = Nights(tmp_path, [_ap(70.0), _ap(70.0, commit="2222222"), _ap(60.0, commit="3333333")])
+    nights.pair(0, 1, 0.0, 1.0)
+    nights.pair(1, 2, -10.0, 0.0005)
+    assert nights.judged(upto=1).notes == (
+        "shapes_instance/shapes-tiny/default: m2fbench commit 1111111 → 2222222: figures steady",
+    )
+    assert nights.judged().notes == ()
 
 
 def test_an_accepted_regression_is_no_alarm(tmp_path: Path) -> None:
@@ -146,6 +262,8 @@ def test_an_accepted_regression_is_no_alarm(tmp_path: Path) -> None:
     nights.history.accept(nights.names[1], "AP", "a smaller model")
     found = nights.judged()
     assert (found.status, found.figures[0].state, found.figures[0].baseline_value) == ("ok", "accepted", 70.0)
+    assert found.figures[0].note == f"a second run, made from nothing, dropped too; accepted on {_today()}: a smaller model"
+    assert f"accepted on {_today()}: a smaller model" in summary_markdown(found)
 
 
 def test_an_improvement_is_reported(tmp_path: Path) -> None:
@@ -312,7 +430,8 @@ def test_a_suspected_improvement_is_no_headline_and_a_disturbed_baseline_is_said
     )
     found = nights.judged(measure=["speed"])
     (figure,) = found.figures
-    assert (figure.state, figure.is_better, headline(found)) == ("suspect", True, "no regression (1 of 1 cell measured)")
+    assert (figure.state, figure.is_better) == ("improving", True)
+    assert headline(found) == "no regression (1 of 1 cell measured, 1 figure compared)"
     assert str(figure.note).endswith("something else took the machine's time while its baseline was measured")
     worse = Nights(tmp_path / "worse", [_fps(v) for v in (10.0, 10.01, 9.99, 8.0)]).judged(measure=["speed"])
     assert headline(worse).startswith(
@@ -329,15 +448,15 @@ def test_while_a_regression_stands_a_further_drop_is_seen_against_the_last_night
     nights.pair(1, 2, 0.0, 1.0)
     nights.pair(0, 3, -5.3, 0.0005)
     nights.pair(2, 3, -0.3, 0.01)  # neither in line nor standing out: the level stays where it was
-    asked: dict[str, bool] = {}
+    asked: dict[str, tuple[frozenset[str], dict[str, float]]] = {}
 
-    def paired(history: History, baseline: str, run: str, *_: Any, again: Any, **__: Any) -> str:
-        asked[baseline] = again is not None
+    def paired(history: History, baseline: str, run: str, pairing: Pairing, **_: Any) -> str:
+        asked[baseline] = (pairing.fresh, dict(pairing.lost))
         return "not here"
 
     monkeypatch.setattr("m2fbench.nightly.judging.paired", paired)
     nights.judged(_config().model_copy(update={"repeat": True}))
-    assert asked == {nights.names[0]: False, nights.names[2]: True}
+    assert asked == {nights.names[0]: (frozenset(), {"AP": 5.0}), nights.names[2]: (frozenset({"AP"}), {})}
     assert needed_results(nights.history, _config()) >= {nights.names[0], nights.names[2]}
     nights.pair(0, 4, -10.0, 0.0005)
     nights.pair(2, 4, -5.0, 0.0005, repeated=True)
@@ -407,7 +526,11 @@ def test_the_published_without_interval_or_likeness_or_at_all(tmp_path: Path) ->
     config = _config(["published"])
     assert (nights.last(config, upto=0).state, nights.judged(config, upto=0).status) == ("unmeasured", "unmeasured")
     unlike = nights.judged(config, upto=1)
-    assert (unlike.status, unlike.figures[0].state) == ("ok", "new")
+    assert (unlike.status, unlike.figures[0].state) == ("ok", "not compared")
+    assert headline(unlike) == "no regression (1 of 1 cell measured, 0 figures compared, 1 not)"
+    assert unlike.notes == (
+        "1 figure not compared with published: not comparable with the published figure: 4 of 200 images: shapes_instance/shapes-tiny/default (AP)",
+    )
     assert unlike.figures[0].note == "not comparable with the published figure: 4 of 200 images"
     none = nights.judged(config, upto=2)
     assert (none.status, none.figures, none.notes) == (
@@ -446,7 +569,7 @@ def test_against_a_release_over_the_same_images(tmp_path: Path) -> None:
     assert nights.last(config, upto=0).note == "this result is the release's"
     nights.history.accept(nights.names[2], "AP", "as intended")
     accepted = nights.last(config, upto=3)
-    assert (accepted.state, accepted.note) == ("accepted", "accepted with the run of 2026-01-03")
+    assert (accepted.state, accepted.note) == ("accepted", f"accepted on {_today()}: as intended")
 
 
 def test_a_creep_of_small_drops_is_found_against_a_release(tmp_path: Path) -> None:

@@ -98,14 +98,15 @@ def test_the_command_exports_equal_figures_and_twice_is_once(server: str, cli: C
     first = cli(*arguments, "--uri", server, cwd=tmp_path)
     assert (first.returncode, first.stdout) == (0, "")
     assert [line for line in first.stderr.splitlines() if not line.startswith("sending 8 results")] == [
-        "8 runs are new, 0 were completed, 0 were there already", "experiment: m2fbench/other suite",
-        "experiment: m2fbench/shapes_instance", "6 figures without a value are no metrics; the tag m2fbench.unmeasured of their runs names them",
+        "runs: 8 new, 0 completed, 0 there already", "experiment: m2fbench/other suite",
+        "experiment: m2fbench/shapes_instance",
+        "left out, as metrics need a value: 6 figures without one; the tag m2fbench.unmeasured of their runs names them",
     ]  # fmt: skip
     experiments = ("m2fbench/shapes_instance", "m2fbench/other suite")
     check(server, runs(server, *experiments), history, tmp_path / "artifacts")
 
     second = cli(*arguments, cwd=tmp_path, env={"MLFLOW_TRACKING_URI": server})
-    assert "0 runs are new, 0 were completed, 8 were there already" in second.stderr
+    assert "runs: 0 new, 0 completed, 8 there already" in second.stderr
     assert len(runs(server, *experiments)) == len(RESULTS)
     assert [p.name for p in tmp_path.iterdir()] == ["artifacts"]  # mlflow leaves nothing where the command is called
 
@@ -209,6 +210,7 @@ def test_a_result_file_that_is_gone_is_said_and_made_up_for_later(server: str, t
     done = export_runs(entries, contents_of(str(tmp_path)), uri=server, experiment="no files")
     assert done.new == 1
     assert "cannot be read and is not attached" in done.notes[0]
+    assert done.unread == 1
     (run,) = runs(server, "no files")
     assert "cannot be read" in run.data.tags[ARTIFACT_TAG]
     assert run.data.metrics["AP"] == 40.0

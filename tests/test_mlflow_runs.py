@@ -67,7 +67,7 @@ def test_parameters_and_tags_are_admitted_whatever_the_keys(circumstances: dict[
 
 
 def test_what_stands_where() -> None:
-    entry, result = made(kind="speed", variant="fp16", per_class={"disc": {"AP": 41.5}})
+    entry, result = made(kind="speed", variant="fp16", per_class={"disc": {"AP": 41.5}}, environment={"night": "ci-7"})
     run = run_of(entry, replace(result, started="2025-12-31T22:30:00+00:00"), per_class=True)
     assert run.name == "shapes-tiny/fp16"
     assert (run.started, run.finished, run.status) == (1767220200000, 1767236400000, "FINISHED")
@@ -81,6 +81,7 @@ def test_what_stands_where() -> None:
     assert run.tags.items() >= {
         RESULT_TAG: entry.sha256, "m2fbench.machine": "bench-1", "m2fbench.commit": "1111111", "m2fbench.status": "complete",
         "environment.libraries.torch": "2.11.0", "m2fbench.disturbed": "false",
+        "m2fbench.night": "ci-7",
     }.items()  # fmt: skip
 
 

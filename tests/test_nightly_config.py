@@ -127,9 +127,9 @@ def test_the_command_of_a_cell(write: Callable[..., Path], tmp_path: Path) -> No
 
 
 def test_the_dataset_folder_of_the_environment_stays_where_it_is(tmp_path: Path) -> None:
-    made = environment_for({"M2FBENCH_DATA": "coco", "HOME": "/h"}, tmp_path)
-    assert (made["M2FBENCH_DATA"], made["HOME"]) == (str(tmp_path / "coco"), "/h")
-    assert "M2FBENCH_DATA" not in environment_for({}, tmp_path)
+    made = environment_for({"M2FBENCH_DATA": "coco", "HOME": "/h"}, tmp_path, "n5")
+    assert (made["M2FBENCH_DATA"], made["HOME"], made["M2FBENCH_NIGHT"]) == (str(tmp_path / "coco"), "/h", "n5")
+    assert "M2FBENCH_DATA" not in environment_for({}, tmp_path, "n5")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +169,23 @@ def test_what_is_wrong_is_said_with_its_place(write: Callable[..., Path], text: 
 def test_every_problem_is_told_at_once(write: Callable[..., Path]) -> None:
     found = problem(write("suites: [{suite: nothing.yaml}, {suite: first.yaml, only: [x]}, {suite: second.yaml, variants: [y]}]"))
     assert [line.split(": ")[1] for line in found.split("\n")] == ["suites.0.suite", "suites.1.only.0", "suites.2.variants.0"]
+
+
+def test_problems_of_keys_and_of_suites_are_told_together_in_the_order_of_the_file(write: Callable[..., Path]) -> None:
+    path = write(
+        "resample: 3\nsuites:\n  - suite: nothing.yaml\n  - {suite: first.yaml, only: [x], limits: 3}\nbaselines: [x]\nresamples: a"
+    )
+    found = problem(path).split("\n")
+    assert [line.removeprefix(f"{path}:").split(": ")[:2] for line in found] == [
+        ["2", "resample"], ["4", "suites.0.suite"], ["5", "suites.1.limits"], ["6", "baselines.0"], ["7", "resamples"],
+    ]  # fmt: skip
+
+
+def test_a_misspelt_key_is_told_once(write: Callable[..., Path]) -> None:
+    found = problem(write("suits: [{suite: first.yaml}]"))
+    assert found.count("\n") == 0
+    assert ":2: suits: unknown key (did you mean 'suites'?)" in found
+    assert "\n" in problem(write("figurs: 3"))
 
 
 def test_a_broken_suite_is_told_with_its_own_place(write: Callable[..., Path], tmp_path: Path) -> None:

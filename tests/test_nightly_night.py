@@ -141,6 +141,7 @@ def test_a_finished_night_is_judged_anew_and_retried_where_asked(stage: Stage) -
     again = stage.night(nightly)
     assert stage.begun == []
     assert "this night is finished; it is judged anew" in stage.events[0].message
+    assert "--retry runs the 1 that failed again" in stage.events[0].message
     assert outcomes(again) == outcomes(first)
     assert again.exit_status == 3
     retried = stage.night(nightly, retry=True)
@@ -191,10 +192,33 @@ def test_only_some_cells(stage: Stage) -> None:
     nightly = stage.write("abc")
     report = stage.night(nightly, only=("*/b/*",))
     assert stage.begun == ["b"]
-    assert states(report) == {"a": "interrupted", "b": "done", "c": "interrupted"}
-    assert (report.verdict.complete, report.exit_status) == (False, 3)
-    assert stage.night(nightly).exit_status == 0
+    assert states(report) == {"a": "left out", "b": "done", "c": "left out"}
+    assert (report.verdict.complete, report.exit_status) == (True, 0)
+    assert report.verdict.notes[0].startswith("2 cells left out by --only; run without --only to finish the night")
+    assert {figure.cell for figure in report.verdict.figures} == {"test_shapes/b/default"}
+    assert 'skipped message="left out: by --only"' in (report.folder / "junit.xml").read_text()
+    assert read_night(report.folder).finished is None
+    stage.does = {"a": "mend"}
+    assert stage.night(nightly).exit_status == 3
     assert stage.begun == ["a", "c"]
+    assert stage.night(nightly, only=("*/b/*",)).exit_status == 0, "the status is that of the chosen cells"
+    assert stage.night(nightly).exit_status == 3, "what came of the others is kept"
+
+
+def test_what_is_wrong_beforehand_fails_its_cells_at_once_and_the_others_run(stage: Stage) -> None:
+    nightly = stage.write("ab")
+    suite = stage.folder / "s.yaml"
+    whole = suite.read_text()
+    suite.write_text(whole.replace("name: a, checkpoint: 'bundled:shapes_tiny'", "name: a, checkpoint: ./gone"))
+    nightly = load_nightly(nightly.path)
+    report = stage.night(nightly)
+    assert stage.begun == ["b"]
+    assert stage.events[0].kind == "problem"
+    assert stage.events[0].message.startswith(f"{suite}:")
+    assert ": checkpoints.0.checkpoint: ./gone: no such folder" in stage.events[0].message
+    assert (states(report), report.exit_status, report.problems) == ({"a": "failed", "b": "done"}, 3, ())
+    assert outcomes(report)["a"].log is None
+    assert [event.message.endswith("b/default.log") for event in stage.events if event.kind == "begin"] == [False, True]
 
 
 def test_a_result_that_cannot_be_added_at_once_is_added_before_judging(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,13 @@ from rich.console import Console
 
 from m2fbench.analysis.findings import Estimate
 from m2fbench.errors import NightlyError, StoreError
+from m2fbench.nightly.asides import not_compared
 from m2fbench.nightly.junit import junit_xml
 from m2fbench.nightly.outputs import append_summary, write_outputs
 from m2fbench.nightly.records import Change, Verdict
 from m2fbench.nightly.summary import LIMIT, summary_markdown
 from m2fbench.nightly.verdicts import read_verdict
-from m2fbench.nightly.wording import headline, moved_table, shown_value, unmeasured_table
+from m2fbench.nightly.wording import explanation, headline, moved_table, movement, shown_value, unmeasured_table
 from m2fbench.reporting.terminal.verdict import show_verdict
 
 NAN = float("nan")
@@ -65,16 +66,36 @@ def test_the_headline_says_it_all_in_a_line() -> None:
     assert headline(made_verdict(figures=(made_regression(), published))).startswith("1 regression: ")  # one figure, however often
     assert "AP 71.25 → 66.00 against published since" in headline(made_verdict(figures=(published,)))
     many = tuple(made_regression(cell=made_cell(f"row-{k}")) for k in range(5))
-    assert re.match(r"5 regressions: .*row-0.*row-2/default[^;]*; and 2 more; ", headline(made_verdict(figures=many)))
+    assert (
+        headline(made_verdict(figures=many))
+        == "5 regressions in 5 cells; 1 cell not measured: shapes_instance/other/default (timeout)"
+    )
+    two = made_verdict(figures=many[:2])
+    assert re.match(r"2 regressions: [^;]*row-0[^;]*; [^;]*row-1/default[^;]*; 1 cell", headline(two))
+    undone = tuple(made_outcome(made_cell(f"row-{k}"), "timeout" if k else "failed") for k in range(4))
+    assert (
+        headline(made_verdict("unmeasured", outcomes=undone, figures=()))
+        == "no regression; 4 cells not measured (1 failed, 3 timeout)"
+    )
     quiet = made_verdict("ok", outcomes=(made_outcome(),), figures=(made_figure(),))
-    assert headline(quiet) == "no regression (1 of 1 cell measured)"
+    assert headline(quiet) == "no regression (1 of 1 cell measured, 1 figure compared)"
+    held_to_nothing = (made_figure(), made_figure("new", figure="fps"), made_figure("restart", figure="AP50"))
+    outcomes = (made_outcome(), made_outcome(made_cell("b"), "left out"))
+    assert headline(replace(quiet, outcomes=outcomes, figures=held_to_nothing)) == (
+        "no regression (1 of 2 cells measured, 1 left out, 1 figure compared, 2 not)"
+    )
+    both = (made_figure(), made_figure("not compared", baseline="published"))
+    assert headline(replace(quiet, figures=both)) == "no regression (1 of 1 cell measured, 1 comparison made, 1 not)"
+    assert headline(made_verdict(figures=(made_regression(), *held_to_nothing))).endswith("(timeout); 2 figures not compared")
     lacking = made_verdict("unmeasured", outcomes=(made_outcome(),), figures=(made_figure("unmeasured", value=NAN),))
     assert headline(lacking) == "no regression; 1 figure not measured: shapes_instance/shapes-tiny/default AP"
 
 
 def test_a_cell_that_cannot_run_here_is_no_alarm_in_the_headline() -> None:
     outcomes = (made_outcome(), made_outcome(made_cell("new"), "unsupported", "no such device"))
-    assert headline(made_verdict("ok", outcomes=outcomes, figures=())) == "no regression (1 of 2 cells measured)"
+    assert (
+        headline(made_verdict("ok", outcomes=outcomes, figures=())) == "no regression (1 of 2 cells measured, 0 figures compared)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,9 +121,9 @@ def test_the_summary_tells_what_moved_and_why() -> None:
     )
     for part in (
         "[dashboard](<https://example.org/m2fbench/>)",
-        "**regression: shapes_instance/shapes-tiny/default AP 71.25 → 66.00 since 2026-11-28**",
-        "- change -5.25 (-6.50 to -4.00), paired bootstrap over the same images, p 0.0005",
-        "- changed since the last good run: checkpoint 1111111111 → 2222222222; driver unknown → 570.86",
+        "\n**shapes_instance/shapes-tiny/default**\n\n- **regression: AP 71.25 → 66.00 since 2026-11-28**",
+        "  - change -5.25 (-6.50 to -4.00), paired bootstrap over the same images, p 0.0005",
+        "- changed between the last good run and the first bad night: checkpoint 1111111111 → 2222222222; driver unknown → 570.86",
         "- a second run, made from nothing, dropped too",
         "exit status 1",
         "bench-1",
@@ -121,9 +142,62 @@ def test_the_summary_tells_what_moved_and_why() -> None:
 
 def test_a_regression_without_a_change_says_so() -> None:
     text = summary_markdown(made_verdict(figures=(made_regression(baseline_result="cd" * 32, cell=made_cell("b")),)))
-    assert "changed since the last good run" in text
+    assert "changed between the last good run and the first bad night: checkpoint" in text
     bare = replace(made_regression(), changes=())
-    assert "nothing that the results record has changed since the last good run" in summary_markdown(made_verdict(figures=(bare,)))
+    assert "nothing that the results record has changed between the last good run and the first bad night" in summary_markdown(
+        made_verdict(figures=(bare,))
+    )
+
+
+def test_what_figures_of_a_cell_have_in_common_is_said_once() -> None:
+    names = ("PQ", "AP_th_pan", "mIoU_pan")
+    figures = tuple(replace(made_regression(figure=name), difference=Estimate(-5.0 - k)) for k, name in enumerate(names))
+    other = replace(figures[0], cell=made_cell("b").name)
+    text = summary_markdown(made_verdict(figures=(*figures, other)))
+    assert text.startswith("### 4 regressions in 2 cells; ")
+    block = text.partition("**shapes_instance/shapes-tiny/default**\n\n")[2].partition("**shapes_instance/b/default**")[0]
+    for line in ("checkpoint 1111111111", "a second run, made from nothing", "since 2026-11-28T03", "compared with result"):
+        assert block.count(line) == 1
+    assert [line for line in block.splitlines() if line.startswith("  - change ")] == [
+        f"  - change {-5.0 - k:.2f}, paired bootstrap over the same images, p 0.0005" for k in range(3)
+    ]
+    unlike = (figures[0], replace(figures[1], note="another"), figures[2])
+    assert "\n- PQ, mIoU_pan: a second run, made from nothing, dropped too" in summary_markdown(made_verdict(figures=unlike))
+
+
+def test_a_standing_regression_and_what_came_since(tmp_path: Path) -> None:
+    standing = made_regression(since_value=66.5, since_night="n5", tonight=(Change("driver", "1", "2"),))
+    assert movement(standing).endswith("AP 71.25 → 66.50 since 2026-11-28 (night n5), tonight 66.00")
+    assert movement(replace(standing, nights=1)).endswith("AP 71.25 → 66.00 since 2026-11-28 (night n5)")
+    lines = explanation(standing)
+    assert "since 2026-11-28T03:00:00+00:00 (night n5, result abababababab), 2 nights" in lines
+    assert "changed since the night before: driver 1 → 2" in lines
+    assert not any("night before" in line for line in explanation(replace(standing, tonight=standing.changes)))
+
+
+def test_a_recovery_is_held_to_the_level_before_the_regression() -> None:
+    recovered = replace(made_regression(baseline_value=66.2, since_night="n5"), state="recovered", value=71.1)
+    assert movement(recovered).endswith("AP 66.20 → 71.10, the level before the regression of 2026-11-28 (night n5)")
+    verdict = made_verdict("ok", figures=(recovered,))
+    assert headline(verdict).startswith(
+        "no regression; 1 cell not measured: shapes_instance/other/default (timeout); 1 figure recovered: "
+    )
+    assert "- **recovered: AP 66.20 → 71.10, the level before" in summary_markdown(verdict)
+    assert "the regression began 2026-11-28T03:00:00+00:00 (night n5, " in summary_markdown(verdict)
+
+
+def test_what_was_not_compared_is_said_on_top_and_for_each_reason() -> None:
+    cells = [made_cell(f"row-{k}") for k in range(5)]
+    figures = tuple(made_figure("new", cell=cell, figure=name) for cell in cells for name in ("AP", "fps"))
+    unlike = made_figure("not compared", baseline="published", note="not comparable with the published figure: 10 of 20 images")
+    lines = not_compared((*figures, unlike, made_figure()))
+    assert lines == [
+        "10 figures not compared with last-good: no earlier night to compare with: shapes_instance/row-0/default (AP, fps); "
+        "shapes_instance/row-1/default (AP, fps); shapes_instance/row-2/default (AP, fps); 2 more",
+        "1 figure not compared with published: not comparable with the published figure: 10 of 20 images: shapes_instance/shapes-tiny/default (AP)",
+    ]
+    text = summary_markdown(made_verdict(notes=tuple(lines)))
+    assert text.index("not compared with published") < text.index("#### What moved")
 
 
 def test_an_interrupted_night_says_so() -> None:
@@ -204,7 +278,7 @@ def test_a_summary_of_a_huge_night_is_cut_where_it_matters_least() -> None:
     assert "exit status 1" in text.splitlines()[-1]
     small = summary_markdown(verdict, limit=10_000)
     assert len(small.encode()) <= 10_000
-    assert small.startswith("### 20 regressions: ")
+    assert small.startswith("### 20 regressions in 20 cells")
 
 
 def _allowed(root: ElementTree.Element) -> None:
@@ -255,6 +329,7 @@ def test_junit_has_a_test_for_every_run_and_every_comparison(tmp_path: Path) -> 
     figures = (
         made_regression(), made_figure("improvement", baseline="published"), made_figure("unmeasured", figure="AP50", note="no such figure"),
         made_figure("unmeasured", made_cell("other"), note="failed"), made_figure("unmeasured", semantic, note="no budget"),
+        made_figure("not compared", figure="AP", baseline="release:v1", note="10 of 20 images"),
     )  # fmt: skip
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/other.log").write_bytes(b"x" * 20_000 + b"\nstep 1\rstep 2\n\x1b[31mError \x00 \xff ]]> & <b>\x1b[0m\x0b\n")
@@ -262,12 +337,12 @@ def test_junit_has_a_test_for_every_run_and_every_comparison(tmp_path: Path) -> 
     _allowed(root)
     _counts(root)
     assert [suite.get("name") for suite in root] == ["shapes_instance", "shapes_semantic"]
-    assert [root.get(name) for name in ("tests", "failures", "errors")] == ["9", "1", "2"]
+    assert [root.get(name) for name in ("tests", "failures", "errors")] == ["10", "1", "2"]
     cases = {(case.get("classname"), case.get("name")): case for case in root.iter("testcase")}
     failure = cases["shapes_instance.shapes-tiny.default", "AP against last-good"].find("failure")
     assert failure is not None
     assert failure.get("message") == "shapes_instance/shapes-tiny/default AP 71.25 → 66.00 since 2026-11-28"
-    assert "changed since the last good run: checkpoint 1111111111" in str(failure.text)
+    assert "changed between the last good run and the first bad night: checkpoint 1111111111" in str(failure.text)
     run = cases["shapes_instance.other.default", "run"]
     error, log = run.find("error"), run.find("system-out")
     assert error is not None
@@ -281,7 +356,8 @@ def test_junit_has_a_test_for_every_run_and_every_comparison(tmp_path: Path) -> 
     assert len(str(log.text)) < 9_000
     assert cases["shapes_instance.shapes-tiny.default", "AP50 against last-good"].find("error") is not None
     for key in (("shapes_semantic.shapes-tiny.default", "run"), ("shapes_semantic.third.default", "run"),
-                ("shapes_instance.other.default", "AP against last-good")):  # fmt: skip
+                ("shapes_instance.other.default", "AP against last-good"),
+                ("shapes_instance.shapes-tiny.default", "AP against release:v1")):  # fmt: skip
         assert cases[key].find("skipped") is not None
     assert {p.get("name") for p in root[0].iter("property")} >= {"night", "machine", "headline"}
 

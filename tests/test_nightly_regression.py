@@ -67,7 +67,7 @@ def test_a_planted_regression_is_named_the_same_night_and_its_end_too(
     assert [change.what for change in regression.changes] == ["checkpoint"]
     summary = (tmp_path / "nights/second/summary.md").read_text()
     assert summary == (tmp_path / "step.md").read_text()
-    since = f"{regression.since}"[:10]
+    since = f"{regression.since}"[:10] + " (night second)"
     assert summary.splitlines()[0] == (
         f"### 1 regression: {CELL} AP {regression.baseline_value:.2f} → {regression.value:.2f} since {since}"
     )
@@ -81,9 +81,11 @@ def test_a_planted_regression_is_named_the_same_night_and_its_end_too(
     third = night("third")
     assert third.returncode == 0, third.stderr
     (recovered,) = read_verdict(tmp_path / "nights/third/verdict.json").figures
-    assert (recovered.state, recovered.evidence) == ("improvement", "paired")
+    assert (recovered.state, recovered.evidence) == ("recovered", "paired")
     assert recovered.difference.value == pytest.approx(-regression.difference.value, abs=1e-9)
     assert recovered.value == regression.baseline_value
     assert [change.what for change in recovered.changes] == ["checkpoint"]
-    assert f"recovered from the regression of {since}" in str(recovered.note)
+    assert (recovered.since, recovered.since_night, recovered.since_value) == (regression.since, "second", regression.value)
+    moved = f"AP {regression.value:.2f} → {recovered.value:.2f}, the level before the regression of {since}"
+    assert f"no regression; 1 figure recovered: {CELL} {moved} (1 of 1 cell measured, 1 figure compared)" in third.stdout
     assert json.loads((tmp_path / "nights/third/verdict.json").read_text())["exit_status"] == 0

@@ -22,6 +22,7 @@ from m2fbench.nightly.config import NightlyConfig
 from m2fbench.nightly.judging import Repeat, judge
 from m2fbench.nightly.pairing import evidence_of, same_predictions
 from m2fbench.nightly.records import Cell, NightFacts, Outcome, Verdict
+from m2fbench.nightly.wording import movement
 from m2fbench.types import Head
 
 pytestmark = pytest.mark.full
@@ -182,8 +183,41 @@ def test_without_a_second_run_it_takes_two_nights(history: History, place: Place
     standing = _judge(history, _config(), _night(place.worse, tmp_path / "4", 4))  # stands, so that nothing is run again
     assert (standing.figures[0].state, standing.figures[0].nights) == ("regression", 3)
     recovered = _judge(history, _config(), _night(place.good, tmp_path / "5", 5))
-    assert (recovered.status, recovered.figures[0].state) == ("ok", "improvement")
-    assert "recovered from the regression of 2026-11-02" in str(recovered.figures[0].note)
+    assert (recovered.status, recovered.figures[0].state) == ("ok", "recovered")
+    assert "the level before the regression of 2026-11-02" in movement(recovered.figures[0])
+
+
+def _almost(runs: Path) -> Path:
+    """The same run with scores a thousandth lower: another file, the same figures."""
+    path = runs / CELL["instance"] / "predictions.json"
+    path.write_text(json.dumps([p | {"score": 0.999 * p["score"]} for p in json.loads(path.read_bytes())]))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("second", "state", "repeated"), [("almost", "recovered", True), ("worse", "regression", False), ("", "recovering", None)]
+)
+def test_a_night_that_is_back_is_run_once_more_too(
+    history: History, place: Place, tmp_path: Path, second: str, state: str, repeated: bool | None
+) -> None:
+    asked: list[str] = []
+
+    def repeat(cell: Cell) -> Path | None:
+        asked.append(cell.name)
+        again = _night(place.worse if second == "worse" else place.good, tmp_path / "again", 3)
+        return None if not second else (_almost(again) if second == "almost" else again) / CELL["instance"]
+
+    _judge(history, _config(), _night(place.good, tmp_path / "1", 1))
+    _judge(history, _config(), _night(place.worse, tmp_path / "2", 2), lambda cell: place.worse / CELL["instance"])
+    runs = _almost(_night(place.good, tmp_path / "3", 3))
+    for _ in range(2):  # judged again it is not run again
+        verdict = _judge(history, _config(), runs, repeat)
+        (figure,) = verdict.figures
+        assert (figure.state, verdict.exit_status, asked) == (state, int(state == "regression"), [CELL["instance"]])
+    (good,) = (e.sha256 for e in history.entries() if e.time.startswith("2026-11-01"))
+    record = history.comparison(good, str(figure.result))
+    assert record is not None
+    assert (record.repeated, record.identical) == (repeated, False)
 
 
 @pytest.mark.parametrize(("lost", "reason"), [("predictions.json", "deleted from "), ("all", "is on another machine, deleted,")])

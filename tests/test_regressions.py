@@ -515,6 +515,44 @@ def test_back_at_the_baseline() -> None:
     assert once.baseline == 0
 
 
+def test_a_second_run_settles_a_recovery_too() -> None:
+    down = [paired(0, -0.6, 0.0005, repeated=True)]
+    yes = judged(*down, paired(0, -0.02, 0.7, repeated=True))
+    assert [(s.direction, s.first, s.found, s.ends) for s in yes.steps] == [("regression", 1, 1, None), ("improvement", 2, 2, 0)]
+    assert (yes.open, yes.baseline, yes.returning) == (None, 2, False)
+    open_ = judged(*down, paired(0, -0.02, 0.7))
+    assert (open_.open, open_.returning) == (open_.steps[0], True)
+    no = judged(*down, paired(0, -0.02, 0.7, repeated=False))
+    assert (no.open, no.returning) == (no.steps[0], False)
+    assert not judged(*down, paired(0, -0.6, 0.0005)).returning
+    assert not judged(*down, paired(0, -0.02, 0.7), paired(0, -0.6, 0.0005)).returning
+    assert not judged(paired(0, -0.02, 0.7)).returning
+
+
+def test_better_than_the_baseline_is_back() -> None:
+    """Also where it is so surely, or by much."""
+    for difference, p in ((0.3, 0.0005), (0.4, 0.06)):
+        found = judged(paired(0, -0.6, 0.0005, repeated=True), paired(0, difference, p, repeated=True))
+        assert (found.open, found.steps[-1].ends) == (None, 0)
+
+
+def test_a_recovery_by_comparison_needs_no_equal_value() -> None:
+    """Nights of the same predictions have no noise, so that a value a little below the baseline's would stand out of it."""
+    same = [point(k, 50.0, paired={f"r{k - 1}": Paired(f"r{k - 1}", 9, Estimate(0.0), 1.0, identical=True)}) for k in range(1, 30)]
+    down = point(30, 40.0, paired=paired(29, -10.0, 0.0005, repeated=True))
+    back = point(31, 49.0, paired=paired(29, -1.0, 0.4, repeated=True))
+    found = seen([point(0, 50.0), *same, down, back], kind="accuracy", unit="percent")
+    assert (found.open, found.states[31], found.steps[-1].ends) == (None, "improvement", 0)
+
+
+def test_speed_that_is_back_for_a_night_is_returning() -> None:
+    points = with_values(nights((40, 20), (30, 5)), {24: 39.5})
+    found = seen(points)
+    assert (found.open, found.returning) == (found.steps[0], True)
+    half = seen(with_values(points, {24: 36.0}))
+    assert (half.open, half.returning) == (half.steps[0], False)
+
+
 def test_a_paired_step_is_as_large_as_the_difference_that_was_tested() -> None:
     points = [
         point(0, 50.0),

@@ -69,12 +69,14 @@ _LIKELY = (
 )
 """Beginnings of circumstances, the likeliest cause first."""
 _KNOWN = list(_WORDS)
+_NO_CAUSE = {"environment.night"}
+"""What differs from run to run and explains nothing."""
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[Change]:
     """What differs between two flat mappings of circumstances (``Entry.circumstances``), the likeliest cause of a changed figure first. What
-    two circumstances say in the same words (the driver stands in two places) is said once."""
-    keys = [key for key in {*before, *after} if not _same(before.get(key), after.get(key))]
+    two circumstances say in the same words (the driver stands in two places) is said once; a night's name, which explains nothing, is left out."""
+    keys = [key for key in {*before, *after} - _NO_CAUSE if not _same(before.get(key), after.get(key))]
     found = (Change(words(key), before.get(key), after.get(key)) for key in sorted(keys, key=_order))
     return list({(c.what, str(c.before), str(c.after)): c for c in reversed(list(found))}.values())[::-1]
 

@@ -141,14 +141,24 @@ def lost(pair: Paired, figure: Figure, rules: Rules) -> bool:
 
 
 def by_baseline(night: Night, pair: Paired, loss: float, figure: Figure, rules: Rules) -> Night:
-    """The same night while a regression is open, by the paired bootstrap against the good night before it: whether it is as good again. loss:
-    from that night to the present level, in the figure's unit, positive."""
-    if night.deviation * figure.worse >= 0:
+    """The same night while a regression is open, by the paired bootstrap against the good night before it: whether it is as good again, or
+    better. loss: from that night to the present level, in the figure's unit, positive. Where a second run of the night was back as well it
+    needs no other night; where it was not, it is not back."""
+    if night.deviation * figure.worse >= 0 or pair.repeated is False or not returns(pair, loss, figure, rules):
         return night
-    unlike = differs(pair, rules) and not pair.p_value > DOUBTFUL
-    if pair.identical or (not unlike and abs(pair.difference.value) <= BACK * loss):
-        return replace(night, side=-figure.worse, back=True, sure=pair.identical)
-    return night
+    return replace(night, side=-figure.worse, back=True, sure=pair.identical or pair.repeated is True)
+
+
+def returns(pair: Paired, loss: float, figure: Figure, rules: Rules) -> bool:
+    """Whether by paired evidence nothing, or next to nothing, of a regression is lost any more. pair: with the good night before it."""
+    return pair.identical or is_back(-pair.difference.value * figure.worse, pair.p_value, loss, rules)
+
+
+def is_back(gain: float, p_value: float, loss: float, rules: Rules) -> bool:
+    """Whether a paired difference with the good night before a regression shows next to nothing of it. gain: the difference, positive where
+    better. loss: at the level that the regression led to, positive."""
+    short = 0 > gain <= -rules.points and not p_value > DOUBTFUL
+    return not short and -gain <= BACK * loss
 
 
 def together(run: Sequence[Night], level: Level, figure: Figure, rules: Rules) -> bool:

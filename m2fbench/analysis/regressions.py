@@ -22,6 +22,7 @@ from m2fbench.analysis.nights import (
     by_pair,
     confirms,
     figure_of,
+    is_back,
     lost,
     needed,
     share_of,
@@ -32,7 +33,7 @@ from m2fbench.analysis.nights import (
 from m2fbench.analysis.series import Detection, Paired, Point, Series, State, Step
 from m2fbench.analysis.trend import drift
 
-__all__ = ["Rules", "confirms", "detect"]
+__all__ = ["Rules", "confirms", "detect", "is_back"]
 
 KNOWN = 5
 """Residuals from which on the noise of a series is said."""
@@ -50,7 +51,8 @@ class _Reader:
     """Reads a series from its first night to its last.
 
     run: the last nights, on one side, that may become a step. in_line: nights of the present level. good: the last of them, None before the
-    first. founded: a step led to the level. opened: places in ``steps`` of regressions that are neither accepted nor recovered from.
+    first. founded: a step led to the level. opened: places in ``steps`` of regressions that are neither accepted nor recovered from. returning:
+    the last night that showed nothing of an open one and did not end it.
     """
 
     def __init__(self, series: Series, rules: Rules) -> None:
@@ -64,6 +66,7 @@ class _Reader:
         self.good: int | None = None
         self.founded = False
         self.conditions: str | None = None
+        self.returning: int | None = None
 
     @property
     def baseline(self) -> int | None:
@@ -77,7 +80,10 @@ class _Reader:
             self._begin(index, point)
         else:
             self.states.append("steady")
-            self._judge(self._held(index, point))
+            night = self._held(index, point)
+            self._judge(night)
+            if self.opened and self._shows_none(night):
+                self.returning = index
         if point.accepted:
             self._accept()
 
@@ -85,7 +91,8 @@ class _Reader:
         noise = self.level.noise * self.level.scale if self.level.known >= KNOWN else math.nan
         trend = drift([self.points[k] for k in self.in_line], self.level.value, self.figure.least * self.level.scale)
         opened = self.steps[self.opened[0]] if self.opened else None
-        return Detection(tuple(self.states), tuple(self.steps), noise, opened, self.baseline, trend, self.good)
+        returning = self.returning is not None and self.returning == len(self.points) - 1
+        return Detection(tuple(self.states), tuple(self.steps), noise, opened, self.baseline, trend, self.good, returning)
 
     def _begin(self, index: int, point: Point) -> None:
         """Other conditions than before, or none before: nothing of it is held to earlier nights. A run that ends here stays in suspicion."""
@@ -99,9 +106,19 @@ class _Reader:
         if pair := self._pair(point, self.good):
             night = by_pair(night, pair, self.figure, self.rules)
         if self.opened and (pair := self._pair(point, self.baseline)):
-            loss = abs(self.points[self.baseline or 0].value - self.level.value)
-            night = by_baseline(night, pair, loss, self.figure, self.rules)
+            night = by_baseline(night, pair, abs(self._below(self.level.value)), self.figure, self.rules)
         return night
+
+    def _below(self, value: float) -> float:
+        """By how much it is worse than the good night before the open regression."""
+        return (value - self.points[self.baseline or 0].value) * self.figure.worse
+
+    def _shows_none(self, night: Night) -> bool:
+        """Whether a night shows nothing of the open regression: by paired evidence where there is some, else by its value."""
+        pair = self._pair(self.points[night.index], self.baseline)
+        if pair is not None and (pair.identical or not math.isnan(pair.p_value)):
+            return night.back
+        return self._below(night.value) <= BACK * max(0.0, self._below(self.level.value))
 
     def _pair(self, point: Point, index: int | None) -> Paired | None:
         return None if index is None or not point.paired else point.paired.get(self.points[index].result)
@@ -186,7 +203,9 @@ class _Reader:
         self._move(nights)
         self.in_line, self.founded = [night.index for night in nights], True
         if not worse:
-            self.opened = [place for place in self.opened if not self._recovered(self.steps[place], nights)]
+            ended = [place for place in self.opened if self._recovered(self.steps[place], nights)]
+            self.opened = [place for place in self.opened if place not in ended]
+            step = replace(step, ends=min(ended, default=None))
         elif not accepted:
             self.opened.append(len(self.steps))
         self.steps.append(step)
@@ -196,10 +215,12 @@ class _Reader:
         return (self.level.value - step.before) * self.figure.worse
 
     def _recovered(self, step: Step, nights: list[Night]) -> bool:
-        """Whether the step up to these nights has made up for the regression: what is still lost would be no step."""
+        """Whether the step up to these nights has made up for the regression: by paired evidence, or what is still lost would be no step."""
         pairs = [pair for night in nights if (pair := self._pair(self.points[night.index], self.baseline))]
         if 2 * sum(lost(pair, self.figure, self.rules) for pair in pairs) > len(pairs):
             return False
+        if 2 * sum(night.back for night in nights) > len(nights):
+            return True
         allowed = max(share_of(self.rules.nights) * nights[-1].limit, self.figure.least)
         return self._loss(step) <= allowed * self.level.scale
 

@@ -38,8 +38,8 @@ class Paired:
     """What the paired bootstrap said of one figure of a run against an earlier run over the same images (``analysis.comparing``).
 
     baseline: the earlier result. difference: run - baseline with its 95 % interval, in points. p_value: two-sided. identical: all predictions
-    are the same, so that nothing was resampled. repeated: whether a second run of the same night, made from nothing, showed a drop too; None
-    where none was made.
+    are the same, so that nothing was resampled. repeated: whether a second run of the same night, made from nothing, showed the same: a
+    drop, or, while a regression was open, being back at its baseline; None where none was made, or its answer was neither.
     """
 
     baseline: str
@@ -93,7 +93,8 @@ class Step:
     """A change that stays. Places are indices of ``Series.points``.
 
     first: the first night at the new level; before it, last_good: the last at the old. found: the night on which it was certain. before, after:
-    the levels. evidence: "paired" (same images, bootstrap) or "level" (the series' own noise). accepted: by a person, no alarm any more.
+    the levels. evidence: "paired" (same images, bootstrap) or "level" (the series' own noise). accepted: by a person, no alarm any more. ends: of
+    an improvement that made up for open regressions, the place of the first of these in ``Detection.steps``.
     """
 
     first: int
@@ -104,6 +105,7 @@ class Step:
     direction: Literal["regression", "improvement"]
     evidence: Literal["paired", "level"]
     accepted: bool = False
+    ends: int | None = None
 
     @property
     def change(self) -> float:
@@ -132,7 +134,7 @@ class Detection:
     the figure's unit, NaN where too few nights tell. open: the regression under which the last point still stands, neither accepted nor
     recovered from; None where there is none. baseline: the last good point that a next night is compared with, None without one. in_line:
     the last point of the present level, against which a further change is seen; the baseline where nothing is open. trend: a drift that no
-    step explains, None where none stands out."""
+    step explains, None where none stands out. returning: a regression is open and the last point shows nothing of it; more nights must tell."""
 
     states: tuple[State, ...]
     steps: tuple[Step, ...]
@@ -141,3 +143,4 @@ class Detection:
     baseline: int | None = None
     trend: Trend | None = None
     in_line: int | None = None
+    returning: bool = False

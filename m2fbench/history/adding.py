@@ -144,7 +144,7 @@ class Adding:
     def _forget_gone(self, source: Source) -> None:
         """Problems below a folder in which their files are no more."""
         host = "" if source.remote else self._host
-        if not source.root or source.problems:
+        if not source.root or not source.whole:
             return
         for file, seen in list(self._seen.items()):
             below = seen.problem.location.startswith(f"{source.root.rstrip('/')}/")

@@ -10,13 +10,14 @@
     figure            as results name it, with its subset in brackets: "time (backbone)"
     category          the class, where figures by class are asked for; empty for all classes together
     value, unit       accuracy in percent, time in seconds, memory in bytes, FLOPs in count; empty where it could not be measured
-    low, high         ends of the 95 % interval that the result itself gives, empty where it gives none
+    low, high         ends of the 95 % interval that the result itself or a comparison gives, empty where there is none
     higher_is_better
     checkpoint, checkpoint_reference    SHA-256 of its content, and where it was found
     dataset           SHA-256 of its annotations
     conditions        16 hexadecimal digits of a hash: figures of one cell are comparable where it is the same
     m2fbench, commit, python, torch, transformers    versions; the commit of m2fbench's checkout, empty for an installed package
     device, driver    "cpu" or "cuda NAME", and the driver of an NVIDIA device
+    night             the name of the night that it was measured in, empty where it was of none
     circumstances     where asked for: all that may explain a change, by dotted key
 
 A later version adds columns at the end and changes none. Every column keeps its type even where all of it is empty.
@@ -68,6 +69,7 @@ COLUMNS: dict[str, ColumnType] = {
     "transformers": "text",
     "device": "text",
     "driver": "text",
+    "night": "text",
 }
 CIRCUMSTANCES: dict[str, ColumnType] = {"circumstances": "mapping"}
 
@@ -83,6 +85,7 @@ _FROM_CIRCUMSTANCES: tuple[tuple[str, ...] | None, ...] = (
     ("environment.libraries.transformers",),
     ("device.kind",),
     ("environment.driver", "gpu.driver"),
+    ("environment.night",),
 )
 
 

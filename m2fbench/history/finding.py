@@ -28,13 +28,14 @@ Content = bytes | Exception
 @dataclass(frozen=True)
 class Source:
     """What was found at one place. locations: of the result files, as they are recorded: absolute paths, or addresses without what is secret in
-    them. read: the files' bytes, in that order. problems: of the search. root: the folder that was searched, "" where a file was named. remote:
-    an address, the same seen from any machine."""
+    them. read: the files' bytes, in that order. problems: of the search. root: the folder that was searched, "" where a file was named. whole:
+    all of it could be. remote: an address, the same seen from any machine."""
 
     locations: tuple[str, ...]
     read: Callable[[], Iterator[Content]]
     problems: tuple[Problem, ...] = ()
     root: str = ""
+    whole: bool = True
     remote: bool = False
 
 
@@ -55,14 +56,24 @@ def _found_in(path: Path, without: Path | None) -> Source:
     problems: list[Problem] = []
     seen = set() if without is None or not without.is_dir() or path.samefile(without) else {_identity(str(without))}
     _walk(str(path), seen, files, problems)
-    if not files and not problems:
+    whole = not problems
+    if not files and whole:
         problems.append(Problem(_recorded(path), "unreadable", f"no result file below it; {_EXPECTED}"))
-    return Source(tuple(map(_recorded, files)), lambda: _contents(files), tuple(problems), root=_recorded(path))
+    return Source(tuple(map(_recorded, files)), lambda: _contents(files), tuple(problems), _recorded(path), whole)
 
 
 def _recorded(path: str | Path) -> str:
     """Bytes of a name that are no UTF-8, which no JSON holds, as ``\\xNN``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_gone(location: str) -> bool:
+    """Whether nothing is there any more at a path of this machine, as it was recorded; False where that cannot be told."""
+    as_bytes = re.sub(rb"\\x([0-9a-f]{2})", lambda escape: bytes.fromhex(escape[1].decode()), location.encode())
+    try:
+        return Path(location).is_absolute() and not any(Path(os.fsdecode(name)).exists() for name in (location, as_bytes))
+    except (OSError, ValueError):
+        return False
 
 
 def check_places(places: Iterable[str | Path]) -> None:
@@ -125,7 +136,7 @@ def _found_at(address: str) -> Source:
     found = [each for each in paths if each.startswith(start) and _RESULT.fullmatch(each)]
     problems = () if found else (Problem(public(address), "unreadable", f"no result file below it; {_EXPECTED}"),)
     locations = tuple(public(_below(address, each[len(start) :])) for each in found)
-    return Source(locations, lambda: contents(fs, found), problems, root=public(address), remote=True)
+    return Source(locations, lambda: contents(fs, found), problems, public(address), whole=bool(found), remote=True)
 
 
 def _is_file(fs: Any, path: str) -> bool:

@@ -33,6 +33,7 @@ from m2fbench.errors import HistoryError, shown
 from m2fbench.history import documents, tables
 from m2fbench.history.adding import Adding, seen_problems
 from m2fbench.history.files import Files, LocalFiles, folder_at, local_path, public
+from m2fbench.history.finding import is_gone
 from m2fbench.history.index import ELSEWHERE, DamagedIndexError, Index, Row, begin_again, in_memory, open_index
 from m2fbench.history.reading import NoResultError, result_of, sha256_of
 from m2fbench.history.records import Acceptance, Added, Entry, PairedRecord, Problem, Selection
@@ -107,8 +108,12 @@ class History:
         return public(self._files.address)
 
     def rebuild(self) -> None:
-        """Make the index again from all files, each of which is held to its name."""
+        """Make the index again from all files, each of which is held to its name. Problems that this machine has seen at places where there is no
+        file any more are dropped."""
         self._with_index(lambda index: synchronise(index, self._files, self._tell, anew=True))
+        for file, seen in seen_problems(self._files).items():
+            if seen.host == self._host and is_gone(seen.problem.location):
+                self._files.remove(file)
 
     def add(self, places: Sequence[str | Path], *, progress: Callable[[int, int], None] | None = None) -> Added:
         """Take in every result file at or below these paths and addresses. A file that cannot be read is a problem and stops nothing.
@@ -161,6 +166,10 @@ class History:
         """Every figure night after night, paired comparisons and acceptances in its points; by key. A night that should have been measured and
         could not be (unsupported, unavailable) has no value."""
         return self._read(lambda connection: tables.series(connection, selection))
+
+    def vocabulary(self) -> dict[str, list[str]]:
+        """The names that there are, by ``Selection``'s fields: suites, rows, variants, machines and figures."""
+        return self._read(tables.vocabulary)
 
     def problems(self) -> list[Problem]:
         """Files of the history that cannot be read, and files at sources that could not be when they were last looked at; by location."""

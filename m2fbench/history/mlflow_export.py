@@ -44,12 +44,13 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True)
 class Exported:
     """What came of an export, in results. completed: runs that an export before this one left unfinished. unmeasured: figures without a value,
-    which cannot be metrics. notes: one line each, what else is not there."""
+    which cannot be metrics. unread: result files that cannot be read. notes: one line each, what else is not there."""
 
     new: int = 0
     completed: int = 0
     known: int = 0
     unmeasured: int = 0
+    unread: int = 0
     experiments: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -88,6 +89,7 @@ def export_runs(
         completed=sum(d.state == "completed" for d in done),
         known=sum(d.state == "known" for d in done),
         unmeasured=sum(d.unmeasured for d in done),
+        unread=len(server.unread),
         experiments=tuple(by_experiment),
         notes=tuple(server.notes),
     )
@@ -107,12 +109,14 @@ class _Done:
 
 
 class _Server:
-    """A tracking server and what it has turned out not to take. notes: what is to be said at the end, each once."""
+    """A tracking server and what it has turned out not to take. notes: what is to be said at the end, each once.
+    unread: results whose files cannot be read."""
 
     def __init__(self, client: Any, uri: str, content_of: ContentOf, per_class: bool) -> None:
         self._client, self._uri, self._content_of, self._per_class = client, uri, content_of, per_class
         self._no_artifacts: str | None = None
         self.notes: dict[str, None] = {}
+        self.unread: set[str] = set()
 
     def export(self, name: str, entries: Sequence[Entry]) -> Iterator[_Done]:
         """As each is done, in any order."""
@@ -197,6 +201,7 @@ class _Server:
             content = self._content_of(entry.sha256)
             return content, RunResult.from_json(json.loads(content), Path(ARTIFACT))
         except (M2FBenchError, ValueError) as error:
+            self.unread.add(entry.sha256)
             self.notes[f"{entry.cell}, {entry.sha256[:12]}: its file cannot be read and is not attached ({shown(error)})"] = None
             return None, None
 

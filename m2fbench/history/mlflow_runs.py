@@ -5,7 +5,7 @@ A run is named ``ROW/VARIANT``, begins and ends when the result's measuring did,
     parameters  the cell (suite, row, variant, kind, limit), the conditions that its figures hold under (the variant's settings, protocol,
                 dataset) and the checkpoint
     metrics     every figure that was measured, at the time of the result; ``fps.low`` and ``fps.high`` are the ends of its interval
-    tags        m2fbench.result, the SHA-256 by which it is found again; status, reason, machine; the commit, the versions of libraries and
+    tags        m2fbench.result, the SHA-256 by which it is found again; status, reason, machine, night; the commit, the versions of libraries and
                 whatever else may explain a change; m2fbench.unmeasured, the figures without a value, since a metric must have one
     artifact    result.json, the result file itself
 
@@ -123,6 +123,7 @@ def _tags(entry: Entry, unmeasured: list[str]) -> dict[str, str]:
         "m2fbench.status": entry.status,
         "m2fbench.reason": entry.reason,
         "m2fbench.machine": entry.machine,
+        "m2fbench.night": entry.night or None,
         "m2fbench.commit": entry.circumstances.get("environment.m2fbench_commit"),
         "m2fbench.conditions": conditions_hash(entry.conditions),
         "m2fbench.disturbed": entry.disturbed,

@@ -11,7 +11,8 @@ from m2fbench.results import Kind, Status
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure over all classes. name: with its subset in brackets where it has one. low, high: the interval that the result itself gives."""
+    """One figure over all classes. name: with its subset in brackets where it has one. low, high: the interval that the result itself
+    gives, or its comparisons give of it alone."""
 
     name: str
     value: float
@@ -52,6 +53,11 @@ class Entry:
     def cell(self) -> str:
         """``suite/row/variant``, as run directories lie."""
         return f"{self.suite}/{self.row}/{self.variant}"
+
+    @property
+    def night(self) -> str:
+        """The name of the night that it was measured in; "" where it was of none, or its name was not recorded."""
+        return str(self.circumstances.get("environment.night") or "")
 
     def figure(self, name: str) -> Figure | None:
         return next((f for f in self.figures if f.name == name), None)

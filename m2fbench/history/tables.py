@@ -5,6 +5,7 @@ import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from m2fbench.analysis.series import Paired, Point, Series, SeriesKey
@@ -17,6 +18,7 @@ from m2fbench.types import JsonObject
 
 T = TypeVar("T")
 
+_FEW = 100  # results of which the comparisons are looked for by name; of more, all are read
 _RESULT = "sha256, kind, status, reason, suite, row, variant, images, time, machine, disturbed, warnings, circumstances, conditions"
 
 
@@ -108,7 +110,8 @@ def where(selection: Selection) -> tuple[str, list[object]]:
 
 
 def entries(connection: sqlite3.Connection, selection: Selection) -> list[Entry]:
-    """By time, then cell. With figures selected, the results that have one of them."""
+    """By time, then cell. With figures selected, the results that have one of them. Intervals that a result does not give itself are those of
+    its comparisons."""
     condition, values = where(selection)
     if selection.figures:
         condition += (
@@ -122,9 +125,19 @@ def entries(connection: sqlite3.Connection, selection: Selection) -> list[Entry]
         values,
     ).fetchall()
     figures = _figures(connection, [row[0] for row in rows])
+    alone = _alone(_records(connection, {row[1] for row in rows}))
     origins = _origins(connection, [row[1] for row in rows])
     texts = _texts(connection, {row[k] for row in rows for k in (-2, -1)})
-    return [_entry(row, figures[row[0]], origins.get(row[1], ()), texts) for row in rows]
+    return [_entry(row, _with_intervals(row[1], figures[row[0]], alone), origins.get(row[1], ()), texts) for row in rows]
+
+
+def _with_intervals(result: str, figures: Sequence[Figure], alone: Mapping[tuple[str, str], tuple[float, float]]) -> list[Figure]:
+    return [
+        replace(figure, low=ends[0], high=ends[1])
+        if math.isnan(figure.low) and (ends := alone.get((result, figure.name))) is not None
+        else figure
+        for figure in figures
+    ]
 
 
 def _entry(row: Row, figures: Sequence[Figure], origins: Sequence[str], texts: Mapping[int, JsonObject]) -> Entry:
@@ -206,7 +219,8 @@ def series(connection: sqlite3.Connection, selection: Selection) -> list[Series]
     if selection.figures:
         selected += f" AND n.name IN {marks(selection.figures)}"
     rows = connection.execute(_POINTS.format(selected), [*values, *selection.figures]).fetchall()
-    paired, alone = _compared(connection, {row[6] for row in rows})
+    records = _records(connection, {row[6] for row in rows})
+    paired, alone = _compared(records), _alone(records)
     accepted = set(connection.execute("SELECT result, figure FROM accepted"))
     points: dict[SeriesKey, list[Point]] = defaultdict(list)
     kinds: dict[SeriesKey, tuple[str, bool]] = {}
@@ -243,28 +257,35 @@ def _unmeasured(connection: sqlite3.Connection, condition: str, values: Sequence
         yield tuple(place), Point(sha256, time, math.nan, conditions=conditions, machine=machine)
 
 
-def _compared(
-    connection: sqlite3.Connection, results: set[str]
-) -> tuple[dict[str, dict[str, dict[str, Paired]]], dict[tuple[str, str], tuple[float, float]]]:
-    """result -> figure -> baseline -> what was found; and (result, figure) -> the interval of the result alone, which its comparisons give too."""
-    rows = [
-        row
-        for chunk in chunks(sorted(results))
-        for row in connection.execute(
-            f"SELECT file, a, b, json FROM comparisons WHERE b IN {marks(chunk)} OR a IN {marks(chunk)}", [*chunk, *chunk]
-        )
-    ]
+def _compared(records: Iterable[PairedRecord]) -> dict[str, dict[str, dict[str, Paired]]]:
+    """Result -> figure -> baseline -> what was found."""
     found: dict[str, dict[str, dict[str, Paired]]] = defaultdict(lambda: defaultdict(dict))
-    alone: dict[tuple[str, str], tuple[float, float]] = {}
-    for record in _best(rows):
+    for record in records:
         for f in record.figures:
-            for result, ends in ((record.a, f.a), (record.b, f.b)):
-                if ends.has_interval:
-                    alone.setdefault((result, f.name), (ends.low, ends.high))
             found[record.b][f.name][record.a] = Paired(
                 record.a, record.images, f.difference, f.p_value, record.identical, record.repeated
             )
-    return {result: dict(figures) for result, figures in found.items()}, alone
+    return {result: dict(figures) for result, figures in found.items()}
+
+
+def _alone(records: Iterable[PairedRecord]) -> dict[tuple[str, str], tuple[float, float]]:
+    """(result, figure) -> the interval of the result alone, which its comparisons give too."""
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    for record in records:
+        for f in record.figures:
+            for result, ends in ((record.a, f.a), (record.b, f.b)):
+                if ends.has_interval:
+                    found.setdefault((result, f.name), (ends.low, ends.high))
+    return found
+
+
+def _records(connection: sqlite3.Connection, results: set[str]) -> list[PairedRecord]:
+    """The comparisons in which one of the results is, one for each two."""
+    columns = "SELECT file, a, b, json FROM comparisons"
+    if len(results) > _FEW:
+        return _best(row for row in connection.execute(columns) if row[1] in results or row[2] in results)
+    names = sorted(results)
+    return _best(connection.execute(f"{columns} WHERE b IN {marks(names)} OR a IN {marks(names)}", [*names, *names]).fetchall())
 
 
 def _best(rows: Iterable[Row]) -> list[PairedRecord]:
@@ -284,6 +305,14 @@ def _kept(text: str, record_of: Callable[[JsonObject], T]) -> T:
         return record_of(read(text.encode()))
     except (NoResultError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedIndexError(f"a text in it is no longer what it was ({error})") from error
+
+
+def vocabulary(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    """The names that there are, by ``Selection``'s fields: suites, rows, variants, machines and figures."""
+    columns = {"suites": "suite", "rows": "row", "variants": "variant", "machines": "machine"}
+    queries = {field: f"SELECT DISTINCT {column} FROM results ORDER BY 1" for field, column in columns.items()}
+    queries["figures"] = "SELECT DISTINCT name FROM names WHERE id IN (SELECT name FROM figures) ORDER BY 1"
+    return {field: [name for (name,) in connection.execute(query)] for field, query in queries.items()}
 
 
 def releases(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:

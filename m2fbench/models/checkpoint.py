@@ -105,6 +105,33 @@ def problem_of(reference: str | None, config: str | None, labels: str | None) ->
     return None
 
 
+def problem_here(reference: str | None, config: str | None, labels: str | None) -> str | None:
+    """The same, and what is wrong with a checkpoint that lies on this machine, as far as that can be seen without its weights."""
+    if (problem := problem_of(reference, config, labels)) or reference is None or is_zoo(reference) or is_url(reference):
+        return problem
+    try:
+        if (single := _single_file(reference, None)) is not None:
+            with single[0].open("rb") as file:
+                head = file.read(262)
+            known = (
+                head[:1] in (b"\x80", b"(", b"}", b"c", b"]") or head[:2] == b"PK" or head[8:9] == b"{" or head[257:] == b"ustar"
+            )
+            return (
+                None
+                if known
+                else f"{shown(reference)}: is no file of weights; expected a .pkl, .pth, .bin or .safetensors checkpoint"
+            )
+        if user_path(reference, "checkpoint").exists() or not _HUB_ID.fullmatch(reference) or reference.startswith("."):
+            folder, _ = locate(reference)
+            read_config(folder, reference)
+            weight_files(folder, reference)
+    except CheckpointError as error:
+        return str(error)
+    except OSError as error:
+        return f"{shown(reference)}: cannot be read: {error.strerror}; check the path and its permissions"
+    return None
+
+
 def _single_file(reference: str, progress: Progress | None) -> tuple[Path, ZooEntry | None] | None:
     """The file that is the checkpoint, and the zoo's row it was got by; None for what is a folder."""
     if is_zoo(reference):

@@ -100,6 +100,8 @@ def convert(checkpoint: Checkpoint, wanted: Request) -> Conversion:
             model.config.label2id = {name: index for index, name in enumerate(checkpoint.labels)}
             model.save_pretrained(folder)
             (folder / PROCESSOR).write_text(json.dumps(_processor(checkpoint, size), indent=2) + "\n")
+            for path in folder.iterdir():  # safetensors writes for its user alone; the umask shall say
+                path.chmod((folder / PROCESSOR).stat().st_mode)
             _replace(folder, target, Path(aside) / "old")
     except OSError as error:
         raise CheckpointError(

@@ -3,21 +3,19 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from m2fbench.analysis.circumstances import changes
 from m2fbench.analysis.findings import Estimate
 from m2fbench.analysis.regressions import Rules, detect
 from m2fbench.analysis.series import Detection, Paired, Point, Series, Step
-from m2fbench.analysis.words import counted
-from m2fbench.errors import HistoryError, shown
+from m2fbench.errors import HistoryError
 from m2fbench.history.history import History
 from m2fbench.nightly.judged import Tonight
-from m2fbench.nightly.pairing import is_drop
+from m2fbench.nightly.notes import Seen, notes_on
 from m2fbench.nightly.records import Change, FigureState, FigureVerdict
 from m2fbench.reporting.dashboard.naming import slug_of
 
-Evidence = Literal["paired", "level", "published", "none"]
+_UPWARDS: tuple[FigureState, ...] = ("improvement", "improving", "recovering", "recovered")
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,21 @@ class Scene:
 
 @dataclass(frozen=True)
 class Known:
-    """The last good night before tonight, measured under tonight's conditions. open: whether a regression stood when tonight began; level: then
+    """The last good night before tonight, measured under tonight's conditions. step: the regression that stood when tonight began; level: then
     the last night in line with it, which a further change is seen against."""
 
     point: Point
-    open: bool
+    step: Step | None = None
     level: Point | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.step is not None
+
+    @property
+    def lost(self) -> float:
+        """By that regression, at the level that tonight is seen against, in the figure's unit; 0 where none stands."""
+        return 0.0 if self.level is None else abs(self.level.value - self.point.value)
 
 
 def baseline_of(tonight: Tonight, rules: Rules) -> Known | None:
@@ -51,8 +58,8 @@ def baseline_of(tonight: Tonight, rules: Rules) -> Known | None:
     if tonight.point is not None and point.conditions != tonight.point.conditions:
         return None
     if before.open is None:
-        return Known(point, False)
-    return Known(point, True, None if before.in_line is None else tonight.earlier[before.in_line])
+        return Known(point)
+    return Known(point, before.open, None if before.in_line is None else tonight.earlier[before.in_line])
 
 
 def blank(tonight: Tonight, baseline: str, state: FigureState = "unmeasured", note: str | None = None) -> FigureVerdict:
@@ -74,18 +81,19 @@ def against_last_good(scene: Scene, tonight: Tonight) -> FigureVerdict:
         standing = "; a regression stood the night before" if known is not None and known.open else ""
         return replace(_with_baseline(found, known), note=f"{found.note or 'not measured'}{standing}")
     seen = detect(tonight.series, scene.rules)
-    state, step = _reading(seen, scene.rules)
-    if state == "improvement" and known is not None and known.level is not None:
-        known = replace(known, point=known.level)  # what has improved is the level that the regression left
-    found = _with_baseline(blank(tonight, "last-good", state), known)
-    pair = tonight.point.paired.get(known.point.result) if known is not None else None
-    if known is not None:
-        found = with_difference(found, pair)
-    if step is not None:
-        found = _of_step(scene, found, tonight.series, step)
-    elif state == "suspect":
-        found = _of_suspect(found, tonight.series, seen)
-    return replace(found, note="; ".join(_notes(scene, tonight, known, seen, state, step)) or None)
+    state, step = _reading(seen, known, scene.rules)
+    held = known
+    if known is not None and known.level is not None and state in _UPWARDS:
+        held = replace(known, point=known.level)  # what has risen is the level that the regression led to
+    found = _with_baseline(blank(tonight, "last-good", state), held)
+    if held is not None:
+        found = with_difference(found, tonight.point.paired.get(held.point.result))
+    if state == "suspect" and found.is_better:
+        found = replace(found, state="improving")
+    found = replace(found, tonight=_of_tonight(scene.history, tonight))
+    found = _placed(scene, found, tonight.series, seen, step, known)
+    what = Seen(scene.history, scene.rules, scene.unpaired, tonight, known.point if known is not None else None, seen)
+    return replace(found, note="; ".join(notes_on(what, found)) or None)
 
 
 def with_difference(found: FigureVerdict, pair: Paired | None) -> FigureVerdict:
@@ -104,12 +112,13 @@ def changes_between(history: History, before: str, after: str) -> tuple[Change, 
     return tuple(Change(c.what, c.before, c.after) for c in changes(one, other))
 
 
-def paired_note(pair: Paired, rules: Rules) -> str | None:
-    if pair.identical:
-        return "the predictions are the baseline's, byte for byte"
-    if pair.repeated is None or not is_drop(pair.difference.value, pair.p_value, rules):  # it was another figure that dropped
-        return None
-    return "a second run, made from nothing, dropped too" if pair.repeated else "a second run, made from nothing, did not drop"
+def begun(history: History, found: FigureVerdict, first: Point, nights: int) -> FigureVerdict:
+    """With the night since which it is so."""
+    try:
+        night = history.entry(first.result).night or None
+    except HistoryError:
+        night = None
+    return replace(found, since=first.time, since_night=night, since_result=first.result, since_value=first.value, nights=nights)
 
 
 def _with_baseline(found: FigureVerdict, known: Known | None) -> FigureVerdict:
@@ -118,15 +127,23 @@ def _with_baseline(found: FigureVerdict, known: Known | None) -> FigureVerdict:
     return replace(found, baseline_value=known.point.value, baseline_result=known.point.result)
 
 
-def _reading(seen: Detection, rules: Rules) -> tuple[FigureState, Step | None]:
+def _reading(seen: Detection, known: Known | None, rules: Rules) -> tuple[FigureState, Step | None]:
     """Tonight's state, and the step that it rests on."""
     last = len(seen.states) - 1
     state, recent = seen.states[last], seen.steps[-1] if seen.steps else None
     if seen.open is not None:
-        return "regression", seen.open
-    if recent is not None and recent.direction == "improvement" and last in (recent.first, recent.found):
-        return "improvement", recent
-    if recent is not None and recent.accepted and last - recent.first < rules.window and state not in ("suspect", "restart"):
+        return ("recovering" if seen.returning else "regression"), seen.open
+    risen = recent if recent is not None and recent.direction == "improvement" and last in (recent.first, recent.found) else None
+    if known is not None and known.step is not None and not _accepted(seen, known.step):
+        return "recovered", risen
+    if risen is not None:
+        return ("improvement" if risen.ends is None else "recovered"), risen
+    if (
+        recent is not None
+        and recent.accepted
+        and last - recent.first < rules.window
+        and state not in ("suspect", "outlier", "restart")
+    ):
         return "accepted", recent
     if state == "suspect" or state == "outlier":
         return "suspect", None
@@ -135,95 +152,52 @@ def _reading(seen: Detection, rules: Rules) -> tuple[FigureState, Step | None]:
     return ("new" if state == "first" else "steady"), None
 
 
-def _of_step(scene: Scene, found: FigureVerdict, series: Series, step: Step) -> FigureVerdict:
-    first, last_good = series.points[step.first], series.points[step.last_good]
-    nights = sum(not math.isnan(p.value) for p in series.points[step.first :])
-    if found.evidence != "paired" or found.state == "accepted":
-        before = last_good.value if step.evidence == "paired" else step.before
-        found = replace(found, baseline_value=before, difference=Estimate(found.value - before), evidence=step.evidence)
-    return replace(
-        found,
-        baseline_result=last_good.result,
-        since=first.time,
-        since_result=first.result,
-        nights=nights,
-        changes=changes_between(scene.history, last_good.result, first.result),
-    )
+def _accepted(seen: Detection, step: Step) -> bool:
+    return any(s.first == step.first and s.accepted for s in seen.steps)
 
 
-def _of_suspect(found: FigureVerdict, series: Series, seen: Detection) -> FigureVerdict:
-    """Since the first of the nights in a row that stand out."""
-    first = len(series.points) - 1
-    while first > 0 and seen.states[first - 1] == "suspect":
-        first -= 1
-    return replace(
-        found, since=series.points[first].time, since_result=series.points[first].result, nights=len(series.points) - first
-    )
+def _of_tonight(history: History, tonight: Tonight) -> tuple[Change, ...]:
+    """What differs from the night before."""
+    if tonight.point is None or not tonight.earlier:
+        return ()
+    return changes_between(history, tonight.earlier[-1].result, tonight.point.result)
 
 
-def _notes(
-    scene: Scene, tonight: Tonight, known: Known | None, seen: Detection, state: FigureState, step: Step | None
-) -> list[str]:
-    assert tonight.point is not None
-    found = []
-    pair = tonight.point.paired.get(known.point.result) if known is not None else None
-    if pair is not None and (said := paired_note(pair, scene.rules)):
-        found.append(said)
-    if known is not None and pair is None and tonight.kind == "accuracy":
-        reason = scene.unpaired.get(known.point.result, "no comparison of the images is kept")
-        found.append(f"compared by its level only: {reason}")
-    if state == "suspect" and not found and known is not None:
-        better = (tonight.point.value > known.point.value) == tonight.higher_is_better
-        found.append(f"{'better' if better else 'worse'} than before; too few nights yet to say that it stays")
-    if state == "regression" and (further := _further(tonight, seen)):
-        found.append(further)
-    if state == "restart":
-        found.append(_restart(scene, tonight))
-    if state == "improvement" and step is not None and (said := _recovered(seen, step, tonight)):
-        found.append(said)
-    if tonight.point.disturbed:
-        found.append("something else took the machine's time while it was measured")
-    if known is not None and known.point.disturbed:
-        found.append("something else took the machine's time while its baseline was measured")
-    if seen.trend is not None:
-        t = seen.trend
-        found.append(f"drifts: {100 * t.change:+.1f} % over {t.days:.0f} days and {counted(t.points, 'night')}")
+def _placed(
+    scene: Scene, found: FigureVerdict, series: Series, seen: Detection, step: Step | None, known: Known | None
+) -> FigureVerdict:
+    """With the night since which its state holds, and what changed there."""
+    points, state = series.points, found.state
+    if state in ("recovering", "recovered"):
+        if step is not None and step.direction == "improvement":
+            found = _from_step(scene, found, series, step)
+        elif known is not None and known.level is not None:
+            found = replace(found, changes=changes_between(scene.history, known.level.result, points[-1].result))
+        ended = (
+            seen.steps[step.ends] if step is not None and step.ends is not None else seen.open or (known.step if known else None)
+        )
+        return found if ended is None else begun(scene.history, found, points[ended.first], _measured(points[ended.first :]))
+    if step is not None:
+        return begun(scene.history, _from_step(scene, found, series, step), points[step.first], _measured(points[step.first :]))
+    if state in ("suspect", "improving"):
+        first = len(points) - 1
+        while first > 0 and seen.states[first - 1] == "suspect":
+            first -= 1
+        return begun(scene.history, found, points[first], len(points) - first)
     return found
 
 
-def _further(tonight: Tonight, seen: Detection) -> str | None:
-    """Where the figure has fallen further since the regression began: the last time."""
-    assert tonight.series is not None
-    last = seen.steps[-1]
-    if seen.open is None or last.direction != "regression" or last.first <= seen.open.first:
-        return None
-    return f"worse again since {tonight.series.points[last.first].time[:10]}"
+def _measured(points: tuple[Point, ...]) -> int:
+    return sum(not math.isnan(point.value) for point in points)
 
 
-def _recovered(seen: Detection, step: Step, tonight: Tonight) -> str | None:
-    """Where the step goes back to about what stood before a regression."""
-    assert tonight.series is not None
-    place = seen.steps.index(step)
-    earlier = seen.steps[place - 1] if place else None
-    if earlier is None or earlier.direction != "regression" or abs(step.change) < abs(earlier.change) / 2:
-        return None
-    return f"recovered from the regression of {tonight.series.points[earlier.first].time[:10]}"
-
-
-def _restart(scene: Scene, tonight: Tonight) -> str:
-    """What of the conditions is not as it was."""
-    said = "measured under other conditions than the nights before, so not compared with them"
-    try:
-        before = scene.history.entry(tonight.earlier[-1].result).conditions if tonight.earlier else {}
-    except HistoryError:
-        return said
-    now = tonight.entry.conditions if tonight.entry is not None else {}
-    unlike = unlike_conditions(before, now)
-    return f"{said} ({unlike})" if unlike else said
-
-
-def unlike_conditions(before: Mapping[str, object], now: Mapping[str, object], most: int = 3) -> str:
-    """``dataset.count: was 60, is 61``, the first few."""
-    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    parts = [f"{key}: was {shown(before.get(key), 40)}, is {shown(now.get(key), 40)}" for key in keys[:most]]
-    return "; ".join([*parts, *([f"{len(keys) - most} more"] if len(keys) > most else [])])
+def _from_step(scene: Scene, found: FigureVerdict, series: Series, step: Step) -> FigureVerdict:
+    first, last_good = series.points[step.first], series.points[step.last_good]
+    if found.state == "accepted":  # what it is held to tonight is the new level
+        pair = series.points[-1].paired.get(last_good.result)
+        found = with_difference(replace(found, baseline_value=last_good.value, p_value=math.nan), pair)
+    if found.evidence != "paired":
+        before = last_good.value if step.evidence == "paired" else step.before
+        found = replace(found, baseline_value=before, difference=Estimate(found.value - before), evidence=step.evidence)
+    changed = changes_between(scene.history, last_good.result, first.result)
+    return replace(found, baseline_result=last_good.result, changes=changed)

@@ -45,20 +45,23 @@ def run_cell(
     *,
     before: Outcome | None = None,
     measure: Sequence[str] | None = None,
+    problem: str | None = None,
     tick: Tick | None = None,
 ) -> Outcome:
     """Run a cell below ``root`` (a night's folder, or that of its repeats) and write what came of it there. before: of an interrupted attempt,
-    which is gone on with. measure: in place of the cell's own."""
+    which is gone on with. measure: in place of the cell's own. problem: why it cannot be run, where that was seen beforehand."""
     earlier = before or Outcome(one.cell, "interrupted")
-    outcome = _without_process(one, room, earlier) or _run(nightly, one, root, room, earlier, measure, tick)
+    outcome = without_process(one, room, earlier, problem) or _run(nightly, one, root, room, earlier, measure, tick)
     write_outcome(root, outcome)
     return outcome
 
 
-def _without_process(one: CellPlan, room: Room, earlier: Outcome) -> Outcome | None:
+def without_process(one: CellPlan, room: Room, earlier: Outcome, problem: str | None = None) -> Outcome | None:
     """The outcome of a cell that cannot be run, or that the night has no time for."""
     if one.unavailable is not None:
         return Outcome(one.cell, "unavailable", one.unavailable)
+    if problem is not None:
+        return replace(earlier, state="failed", reason=problem)
     if room.left is not None and room.left <= 0:
         return replace(earlier, state="no budget", reason="the night's time was over before it began")
     return None
@@ -103,7 +106,7 @@ def _run(
 
 def _meaning(ended: Ended, written: str, minutes: float, memory_GB: float | None, room: Room) -> tuple[OutcomeState, str | None]:
     if ended.how == "timeout" and room.left is not None and room.left <= 0:
-        return "no budget", f"ended after {ended.seconds / 60:.1f} min, as the night's time was over"
+        return "no budget", f"ended after {ended.seconds / 60:.3g} min, as the night's time was over"
     return meaning(ended, written, minutes, memory_GB)
 
 

@@ -25,7 +25,7 @@ def meaning(ended: Ended, written: str, limit_minutes: float, memory_GB: float |
         return "timeout", f"ended after its limit of {limit_minutes:g} min{_last(written)}{_stuck(ended)}"
     if ended.how == "memory":
         peak = (ended.peak_memory_bytes or 0) / 10**9
-        return "memory", f"took {peak:.1f} GB of memory, more than its limit of {memory_GB or 0:g} GB{_stuck(ended)}"
+        return "memory", f"took {peak:.4g} GB of memory, more than its limit of {memory_GB or 0:g} GB{_stuck(ended)}"
     if ended.how == "output":
         return "failed", f"ended as it wrote without end{_last(written)}{_stuck(ended)}"
     status = ended.exit_status

@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from m2fbench.errors import M2FBenchError
 from m2fbench.history.history import History
 from m2fbench.history.records import PairedRecord
 from m2fbench.nightly.against import Scene, against_last_good, baseline_of
+from m2fbench.nightly.asides import changed_and_steady, not_compared
 from m2fbench.nightly.config import NightlyConfig
 from m2fbench.nightly.judged import Tonight, judged_figures
 from m2fbench.nightly.named import against_published, against_release, below_already, release_result
@@ -37,10 +39,11 @@ def judge(
     """
     figures: list[FigureVerdict] = []
     notes: list[str] = []
-    for outcome in outcomes:
+    for outcome in (outcome for outcome in outcomes if outcome.state != "left out"):
         of_cell, said = _judge_cell(history, config, facts, outcome, repeat, tell)
         figures += of_cell
         notes += said
+    notes += [*not_compared(figures), *changed_and_steady(figures)]
     complete = all(outcome.state != "interrupted" for outcome in outcomes)
     finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return Verdict(
@@ -53,7 +56,7 @@ def status_of(outcomes: Sequence[Outcome], figures: Sequence[FigureVerdict]) -> 
     """The worst of them. A cell that cannot run here is no failure, unless it once could: its figures then are unmeasured."""
     if any(f.state == "regression" for f in figures):
         return "regression"
-    undone = any(outcome.state not in ("done", *_NEVER) for outcome in outcomes)
+    undone = any(outcome.state not in ("done", "left out", *_NEVER) for outcome in outcomes)
     return "unmeasured" if undone or any(f.state == "unmeasured" for f in figures) else "ok"
 
 
@@ -96,14 +99,17 @@ def _compare(
     compared; None where there was nothing to do."""
     rules = config.rules.rules
     wanted: dict[str, list[Tonight]] = {}
-    unsettled: set[str] = set()
+    fresh: dict[str, set[str]] = defaultdict(set)
+    lost: dict[str, dict[str, float]] = defaultdict(dict)
     for tonight in found:
         if tonight.kind != "accuracy" or tonight.point is None:
             continue
         known = baseline_of(tonight, rules) if "last-good" in config.baselines else None
         if known is not None:
-            held_to = known.level or known.point  # of a regression that stands already nobody asks for a second run
-            unsettled.add(held_to.result)
+            held_to = known.level or known.point  # of a regression that stands already a second run has nothing to add
+            fresh[held_to.result].add(tonight.figure)
+            if known.open:
+                lost[known.point.result][tonight.figure] = known.lost
             for result in dict.fromkeys((known.point.result, held_to.result)):
                 wanted.setdefault(result, []).append(tonight)
         for name in (b for b in config.baselines if b.startswith("release:")):
@@ -111,13 +117,14 @@ def _compare(
             if not isinstance(entry, str) and entry.sha256 != tonight.point.result:
                 wanted.setdefault(entry.sha256, []).append(tonight)
                 if not below_already(tonight, entry, rules):
-                    unsettled.add(entry.sha256)
+                    fresh[entry.sha256].add(tonight.figure)
     again: Again = cache(lambda: _told(outcome.cell, repeat, tell))  # one second run serves all baselines
     reasons: dict[str, str] = {}
     for baseline, figures in wanted.items():
         tell(f"{outcome.cell.name}: comparing with {baseline[:12]} over the same images")
-        pairing = Pairing(config.resamples, config.seed, rules, tuple(t.figure for t in figures))
-        asked = again if config.repeat and baseline in unsettled else None
+        judged = tuple(t.figure for t in figures)
+        pairing = Pairing(config.resamples, config.seed, rules, judged, frozenset(fresh[baseline]), lost[baseline])
+        asked = again if config.repeat and (fresh[baseline] or lost[baseline]) else None
         (run,) = {t.point.result for t in figures if t.point is not None}
         record = paired(history, baseline, run, pairing, known=_known(figures, baseline), again=asked, tell=tell)
         if not isinstance(record, PairedRecord):
@@ -132,7 +139,7 @@ def _known(figures: Sequence[Tonight], baseline: str) -> dict[str, Estimate]:
 
 
 def _told(cell: Cell, repeat: Repeat, tell: Tell) -> Path | None:
-    tell(f"{cell.name}: its accuracy dropped; running it a second time, from nothing")
+    tell(f"{cell.name}: its accuracy moved; running it a second time, from nothing")
     try:
         folder = repeat(cell)
     except M2FBenchError as error:

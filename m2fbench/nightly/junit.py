@@ -10,13 +10,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from m2fbench.nightly.records import FigureVerdict, Outcome, Verdict
+from m2fbench.nightly.records import UNCOMPARED, FigureVerdict, Outcome, Verdict
 from m2fbench.nightly.wording import explanation, headline, movement, shown_value
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LOG_BYTES = 8_000
 """Of the end of a failed cell's log."""
-_SKIPPED = ("no budget", "unsupported", "unavailable", "interrupted")
+_SKIPPED = ("no budget", "unsupported", "unavailable", "interrupted", "left out")
 
 
 def junit_xml(verdict: Verdict, folder: Path) -> str:
@@ -73,6 +73,8 @@ def _figure(figure: FigureVerdict, outcome: Outcome) -> Element:
         SubElement(case, "error", message=_clean(figure.note or "not measured"), type="unmeasured").text = lines
     elif figure.state == "unmeasured":
         SubElement(case, "skipped", message=_clean(figure.note or "not measured"))
+    elif figure.state in UNCOMPARED:
+        SubElement(case, "skipped", message=_clean(f"not compared: {figure.note or 'no earlier night to compare with'}"))
     else:
         value = shown_value(figure.value, figure.unit)
         SubElement(case, "system-out").text = _clean(f"{figure.state}: {value}\n{lines}")

@@ -1,10 +1,14 @@
 """A nightly's configuration from its YAML file, with every suite that it names, all checked before anything runs."""
 
-from collections.abc import Iterator
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import chdir
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from pydantic import ValidationError
 
 from m2fbench.errors import M2FBenchError, NightlyError, SuiteError
 from m2fbench.nightly.config import NightlyConfig, NightlySuite
@@ -23,7 +27,8 @@ Device = Literal["auto", "cpu", "cuda"]
 @dataclass(frozen=True)
 class Nightly:
     """A configuration, ready to run. folder: that its file stands in, in which a night is run, and to which the relative paths of its suites
-    refer too. history: an absolute path or an address. output, dashboard: absolute. suites: by place in the configuration."""
+    refer too. history: an absolute path or an address. output, dashboard: absolute. suites: by place in the configuration. lines: of the
+    file's keys."""
 
     path: Path
     folder: Path
@@ -33,6 +38,7 @@ class Nightly:
     dashboard: Path | None
     suites: tuple[Suite, ...]
     cells: tuple[CellPlan, ...]
+    lines: Lines = field(default_factory=dict, compare=False, repr=False)
 
 
 def load_nightly(path: Path, *, history: str | None = None, output: Path | None = None, device: Device | None = None) -> Nightly:
@@ -41,18 +47,23 @@ def load_nightly(path: Path, *, history: str | None = None, output: Path | None 
     Raises NightlyError with ``file:line: key: expected ..., got ...``, one line for every problem of the file, or of a suite.
     """
     path = path.expanduser().absolute()
-    config, lines = _read(path)
+    document, lines = _read(path)
+    problems = problems_of(NightlyConfig, document, (), path, lines)
+    suites, cells, found = _matrix(_entries(document), path, lines)
+    problems += found
+    if problems:
+        raise NightlyError("\n".join(sorted(problems, key=lambda problem: _line(problem, path))))
+    config = NightlyConfig.model_validate(document)
     if device is not None:
         config = config.model_copy(update={"device": device})
     folder = path.parent
     chosen = _address(config.history, folder) if history is None else _address(history, Path.cwd())
-    suites, cells = _matrix(config, path, lines)
     if config.budget.memory_GB is not None and not memory_is_told():
         where = place(path, lines, ("budget", "memory_GB"))
         raise NightlyError(f"{where}: this system does not tell what memory a process takes (Linux's /proc does); leave it out")
     return Nightly(
         path, folder, config, chosen, _absolute(config.output, folder) if output is None else _absolute(str(output), Path.cwd()),
-        None if config.dashboard is None else _absolute(config.dashboard, folder), suites, cells,
+        None if config.dashboard is None else _absolute(config.dashboard, folder), suites, cells, lines,
     )  # fmt: skip
 
 
@@ -62,26 +73,40 @@ def schema() -> JsonObject:
     return document | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "m2fbench nightly"}
 
 
-def _read(path: Path) -> tuple[NightlyConfig, Lines]:
+def _read(path: Path) -> tuple[JsonObject, Lines]:
     try:
         document, lines = read_yaml(path)
         if not isinstance(document, dict):
             raise SuiteError(f"{path}:1: expected a mapping with the keys of a nightly, got {described(document)}")
-        document = expand(document, (), path, lines)
+        return expand(document, (), path, lines), lines
     except SuiteError as error:
         raise NightlyError(str(error)) from error
-    problems = problems_of(NightlyConfig, document, (), path, lines)
-    if problems:
-        raise NightlyError("\n".join(problems))
-    return NightlyConfig.model_validate(document), lines
 
 
-def _matrix(config: NightlyConfig, path: Path, lines: Lines) -> tuple[tuple[Suite, ...], tuple[CellPlan, ...]]:
+def _line(problem: str, path: Path) -> int:
+    """The line of the file that a problem is about."""
+    return int(found[1]) if (found := re.match(re.escape(str(path)) + r":(\d+)", problem)) else 0
+
+
+def _entries(document: JsonObject) -> dict[int, NightlySuite]:
+    """The suites that are right by themselves, whatever else is wrong, by their place."""
+    found: dict[int, NightlySuite] = {}
+    suites = document.get("suites")
+    for index, entry in enumerate(suites if isinstance(suites, list) else ()):
+        with contextlib.suppress(ValidationError):
+            found[index] = NightlySuite.model_validate(entry)
+    return found
+
+
+def _matrix(
+    entries: Mapping[int, NightlySuite], path: Path, lines: Lines
+) -> tuple[tuple[Suite, ...], tuple[CellPlan, ...], list[str]]:
+    """Suites, cells, and what is wrong with them."""
     suites: list[Suite] = []
     cells: list[CellPlan] = []
     problems: list[str] = []
     with chdir(path.parent):
-        for index, entry in enumerate(config.suites):
+        for index, entry in entries.items():
             try:
                 suite = load_suite(entry.suite, overrides(entry))
                 planned = cells_of(index, entry, suite)
@@ -91,9 +116,7 @@ def _matrix(config: NightlyConfig, path: Path, lines: Lines) -> tuple[tuple[Suit
             problems += [*_twice(planned, cells, path, lines), *_unknown_figures(index, entry, suite, path, lines)]
             suites.append(suite)
             cells += planned
-    if problems:
-        raise NightlyError("\n".join(problems))
-    return tuple(suites), tuple(cells)
+    return tuple(suites), tuple(cells), problems
 
 
 def overrides(entry: NightlySuite) -> list[str]:
@@ -150,22 +173,3 @@ def _address(text: str, folder: Path) -> str:
 
 def _absolute(text: str, folder: Path) -> Path:
     return (folder / Path(text).expanduser()).resolve()
-
-
-def problems_beforehand(nightly: Nightly) -> list[str]:
-    """What can be seen to be wrong without running: checkpoints' references and datasets, one line each."""
-    from m2fbench.models.checkpoint import problem_of
-    from m2fbench.scoring import check_truth, open_dataset
-
-    found: dict[str, None] = {}
-    with chdir(nightly.folder):
-        for entry, suite in zip(nightly.config.suites, nightly.suites, strict=True):
-            try:
-                check_truth(open_dataset(suite, entry.data))
-            except M2FBenchError as error:
-                found[f"{suite.suite}: {error}"] = None
-        for one in nightly.cells:
-            row = one.spec.row
-            if one.unavailable is None and (problem := problem_of(row.checkpoint, row.config, row.labels)):
-                found[f"{one.cell.suite}/{one.cell.row}: {problem}"] = None
-    return list(found)

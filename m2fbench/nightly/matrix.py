@@ -71,9 +71,10 @@ def command_of(one: CellPlan, entry: NightlySuite, device: str, output: Path, me
     return [*command, "--device", device, "--output", str(output)]
 
 
-def environment_for(environment: Mapping[str, str], present: Path) -> dict[str, str]:
-    """The environment of a cell's process. present: the folder that relative paths in ``environment`` refer to."""
-    changed = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+def environment_for(environment: Mapping[str, str], present: Path, night: str) -> dict[str, str]:
+    """The environment of a cell's process. present: the folder that relative paths in ``environment`` refer to. night: its name, which
+    results then record."""
+    changed = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "M2FBENCH_NIGHT": night}
     if data := environment.get("M2FBENCH_DATA"):
         changed["M2FBENCH_DATA"] = str(present / Path(data).expanduser())
     if version_of("m2fbench") is None:  # run from its source tree, not installed

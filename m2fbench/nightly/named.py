@@ -13,17 +13,11 @@ from m2fbench.errors import HistoryError, M2FBenchError
 from m2fbench.history.entries import conditions_hash
 from m2fbench.history.history import History
 from m2fbench.history.records import Entry
-from m2fbench.nightly.against import (
-    Scene,
-    blank,
-    changes_between,
-    paired_note,
-    unlike_conditions,
-    with_difference,
-)
+from m2fbench.nightly.against import Scene, begun, blank, changes_between, with_difference
 from m2fbench.nightly.judged import Tonight
+from m2fbench.nightly.notes import acceptance_note, paired_note, unlike_conditions, unsure
 from m2fbench.nightly.pairing import evidence_of, is_drop
-from m2fbench.nightly.records import Change, FigureVerdict
+from m2fbench.nightly.records import Change, FigureState, FigureVerdict
 from m2fbench.results import Comparison
 
 Draws = tuple[int, int]
@@ -42,13 +36,16 @@ def against_published(scene: Scene, tonight: Tonight, draws: Draws) -> FigureVer
     found = replace(found, difference=Estimate(found.value - printed.published), evidence="published")
     if not printed.comparable:
         reason = tonight.entry.reason if tonight.entry is not None else None
-        return replace(found, state="new", note=f"not comparable with the published figure: {reason or 'other conditions'}")
+        return replace(
+            found, state="not compared", note=f"not comparable with the published figure: {reason or 'other conditions'}"
+        )
     sign = 1 if found.higher_is_better else -1
     off = sign * found.difference.value
     if printed.within is not None:
         if printed.within or off > 0:
             return replace(found, state="steady" if printed.within else "improvement")
-        return _standing_since(replace(found, state="regression"), _standing(tonight, lambda p: _fails(scene.history, tonight, p)))
+        nights = _standing(tonight, lambda p: _fails(scene.history, tonight, p))
+        return begun(scene.history, replace(found, state="regression"), nights[0], len(nights))
     low, high = _interval(scene, tonight, draws)
     if math.isnan(low) and tonight.kind == "accuracy":
         return replace(found, state="unmeasured", note="neither a tolerance of the suite nor an interval to compare it by")
@@ -62,7 +59,8 @@ def against_published(scene: Scene, tonight: Tonight, draws: Draws) -> FigureVer
             end = point.value if math.isnan(point.low) else point.high if sign > 0 else point.low
             return point.result == found.result or sign * (printed.published - end) > room
 
-        return _standing_since(replace(found, state="regression"), _standing(tonight, below))
+        nights = _standing(tonight, below)
+        return begun(scene.history, replace(found, state="regression"), nights[0], len(nights))
     return replace(found, state="improvement" if sign * (worst - printed.published) > room else "steady")
 
 
@@ -90,8 +88,8 @@ def against_release(scene: Scene, tonight: Tonight, baseline: str) -> FigureVerd
     pair = tonight.point.paired.get(released.sha256)
     found = with_difference(found, pair)
     found = _by_pairs(scene, found, tonight, released) if pair else _by_level(scene, found, tonight, released)
-    if found.state == "regression" and (when := _accepted(tonight, released)):
-        return replace(found, state="accepted", note=f"accepted with the run of {when}")
+    if found.state == "regression" and (said := _accepted(scene.history, tonight, released)):
+        return replace(found, state="accepted", note=said)
     return found
 
 
@@ -148,10 +146,14 @@ def _by_pairs(scene: Scene, found: FigureVerdict, tonight: Tonight, released: En
     if _dropped(tonight.point, released, rules):
         nights = _standing(tonight, lambda point: _dropped(point, released, rules))
         sure = pair.repeated is True or len(nights) >= rules.paired_nights
-        changed = changes_between(scene.history, released.sha256, nights[0].result)
-        return _standing_since(replace(found, state="regression" if sure else "suspect"), nights, changed)
+        found = replace(found, state="regression" if sure else "suspect", changes=_changed(scene, released, nights))
+        return begun(scene.history, found, nights[0], len(nights))
     risen = pair.p_value <= rules.alpha and pair.difference.value >= max(rules.points, 1e-12)
-    return replace(found, state="improvement" if risen else "steady")
+    return replace(found, state="improvement") if risen else replace(found, state="steady", note=found.note or unsure(pair, rules))
+
+
+def _changed(scene: Scene, released: Entry, nights: list[Point]) -> tuple[Change, ...]:
+    return changes_between(scene.history, released.sha256, nights[0].result)
 
 
 def _by_level(scene: Scene, found: FigureVerdict, tonight: Tonight, released: Entry) -> FigureVerdict:
@@ -174,9 +176,9 @@ def _by_level(scene: Scene, found: FigureVerdict, tonight: Tonight, released: En
 
     if off(tonight.point, -1):
         nights = _standing(tonight, lambda point: off(point, -1))
-        changed = changes_between(scene.history, released.sha256, nights[0].result)
-        sure = len(nights) >= rules.nights
-        return _standing_since(replace(found, state="regression" if sure else "suspect", note=note), nights, changed)
+        state: FigureState = "regression" if len(nights) >= rules.nights else "suspect"
+        found = replace(found, state=state, note=note, changes=_changed(scene, released, nights))
+        return begun(scene.history, found, nights[0], len(nights))
     return replace(found, state="improvement" if off(tonight.point, 1) else "steady", note=note)
 
 
@@ -194,14 +196,12 @@ def _standing(tonight: Tonight, bad: Callable[[Point], bool]) -> list[Point]:
     return found[::-1]
 
 
-def _standing_since(found: FigureVerdict, nights: list[Point], changes: tuple[Change, ...] = ()) -> FigureVerdict:
-    return replace(found, since=nights[0].time, since_result=nights[0].result, nights=len(nights), changes=changes)
-
-
-def _accepted(tonight: Tonight, released: Entry) -> str | None:
-    """When a person accepted a change of the figure after the release."""
+def _accepted(history: History, tonight: Tonight, released: Entry) -> str | None:
+    """When and why a person accepted a change of the figure after the release."""
     points = tonight.series.points if tonight.series is not None else ()
-    return next((p.time[:10] for p in reversed(points) if p.accepted and p.time > released.time), None)
+    since = {p.result for p in points if p.accepted and p.time > released.time}
+    found = [a for a in history.acceptances() if a.figure == tonight.figure and a.result in since]
+    return acceptance_note(found[-1]) if found else None
 
 
 def _comparison(history: History, tonight: Tonight) -> Comparison | None:

@@ -12,15 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from m2fbench.analysis.words import counted
 from m2fbench.environment import describe_environment
 from m2fbench.errors import HistoryError, M2FBenchError
 from m2fbench.facts import now
 from m2fbench.history.entries import machine_of
 from m2fbench.history.history import History
-from m2fbench.nightly.cells import Room, run_cell
+from m2fbench.nightly.beforehand import seen_beforehand
+from m2fbench.nightly.cells import Room, run_cell, without_process
 from m2fbench.nightly.folder import (
     NightFile,
     locked,
+    log_path,
     name_of_night,
     new_night,
     read_night,
@@ -30,7 +33,8 @@ from m2fbench.nightly.folder import (
 )
 from m2fbench.nightly.loading import Nightly
 from m2fbench.nightly.matrix import CellPlan, chosen, environment_for, result_files
-from m2fbench.nightly.order import earlier, left_to_do
+from m2fbench.nightly.neighbours import at_work
+from m2fbench.nightly.order import RETRIED, earlier, left_to_do
 from m2fbench.nightly.pruning import prune
 from m2fbench.nightly.records import Cell, NightFacts, Outcome, Verdict
 from m2fbench.results import RunResult
@@ -50,8 +54,9 @@ class NightRequest:
 
 @dataclass(frozen=True)
 class NightEvent:
-    """What a night tells as it goes. kind: "night" (message: its folder and what there is to do), "begin" and "end" of a cell, "tick" (every half
-    second while one runs), "note" and "problem" (messages). number, total: of cells. peak_memory_bytes: None where it is not known."""
+    """What a night tells as it goes. kind: "night" (message: its folder and what there is to do), "begin" (message: path of its log, empty where
+    nothing runs) and "end" of a cell, "tick" (every half second while one runs), "note" and "problem" (messages). number, total: of cells.
+    peak_memory_bytes: None where it is not known."""
 
     kind: Literal["night", "begin", "tick", "end", "note", "problem"]
     message: str = ""
@@ -108,19 +113,25 @@ def run_night(nightly: Nightly, request: NightRequest, listener: Listener) -> Ni
     Raises NightlyError where the night is another configuration's or at work elsewhere, HistoryError where the history cannot be opened.
     """
     picked = chosen(nightly.cells, request.only)
-    environment, folder = environment_for(os.environ, Path.cwd()), folder_of(nightly, request.night)
+    folder = folder_of(nightly, request.night)
+    environment = environment_for(os.environ, Path.cwd(), folder.name)
     summary = None if request.summary is None else request.summary.expanduser().absolute()
     step = os.environ.get("GITHUB_STEP_SUMMARY")
-    with locked(folder) as lock, chdir(nightly.folder):
+    with locked(folder) as lock, at_work(folder, nightly.history, nightly.output) as others, chdir(nightly.folder):
         known = _begun(nightly, folder)
+        seen = seen_beforehand(nightly)
+        for message in (*seen.warnings, *others):
+            listener(NightEvent("note", f"warning: {message}"))
+        for message in seen.problems:
+            listener(NightEvent("problem", message))
         with History(nightly.history, create=True, tell=lambda what: listener(NightEvent("note", what))) as history:
             done = earlier(nightly, folder, retry=request.retry)
             room = Room(environment, lock, _deadline(nightly, 0.0 if request.retry else _used(nightly, folder, done)))
             work = _Work(nightly, folder, known, history, room, listener, done)
-            _run_cells(work, picked)
+            _run_cells(work, picked, seen.cells)
             verdict = _judged(work, picked)
             written = _written(work, verdict, summary, None if step is None else Path(step))
-            _dashboard(work)
+            written += _dashboard(work)
             _pruned(work)
     return NightReport(folder, verdict, tuple(written), tuple(work.problems))
 
@@ -153,23 +164,27 @@ def _deadline(nightly: Nightly, used: float) -> float | None:
     return None if minutes is None else time.monotonic() + minutes * 60 - used
 
 
-def _run_cells(work: _Work, picked: set[str]) -> None:
+def _run_cells(work: _Work, picked: set[str], problems: Mapping[str, str]) -> None:
+    """problems: why a cell cannot be run, seen beforehand; it has failed, and the others are run."""
     left = left_to_do(work.nightly, work.folder, work.done, picked)
     total = len(picked)
     work.listener(NightEvent("night", _what_is_left(work, len(left), total), total=total))
     for number, one in enumerate(left, total - len(left) + 1):
-        begun = NightEvent("begin", cell=one.cell, number=number, total=total)
+        before, problem = work.done.get(one.cell.name), problems.get(one.cell.name)
+        runs = without_process(one, work.room, before or Outcome(one.cell, "interrupted"), problem) is None
+        log = str(log_path(work.folder, one.cell)) if runs else ""
+        begun = NightEvent("begin", log, cell=one.cell, number=number, total=total)
         work.listener(begun)
 
         def tick(seconds: float, peak: int | None, begun: NightEvent = begun) -> None:
             work.listener(replace(begun, kind="tick", seconds=seconds, peak_memory_bytes=peak))
 
-        outcome = run_cell(work.nightly, one, work.folder, work.room, before=work.done.get(one.cell.name), tick=tick)
+        outcome = run_cell(work.nightly, one, work.folder, work.room, before=before, problem=problem, tick=tick)
         work.done[one.cell.name] = outcome
         try:
             added = work.history.add(_results(work, one))
-            for problem in added.problems:
-                work.problem(f"{one.cell.name}: {problem.message}")
+            for lost in added.problems:
+                work.problem(f"{one.cell.name}: {lost.message}")
         except HistoryError as error:  # added once more before the night is judged
             work.note(f"{one.cell.name}: not yet in the history: {error}")
         work.listener(
@@ -192,7 +207,9 @@ def _results(work: _Work, one: CellPlan) -> list[Path]:
 def _what_is_left(work: _Work, left: int, picked: int) -> str:
     there = len([o for o in work.done.values() if o.state != "interrupted"])
     if not left and there == len(work.nightly.cells):
-        return f"{work.folder}: this night is finished; it is judged anew (--night NAME begins another)"
+        failed = sum(outcome.state in RETRIED for outcome in work.done.values())
+        retry = f"; --retry runs the {failed} that failed again" if failed else ""
+        return f"{work.folder}: this night is finished; it is judged anew (--night NAME begins another{retry})"
     chosen_of = "" if picked == len(work.nightly.cells) else f", {picked} of them chosen"
     resumed = f", {there} done before" if there else ""
     return f"{work.folder}: {len(work.nightly.cells)} cells{chosen_of}{resumed}, {left} to run"
@@ -204,7 +221,7 @@ def _judged(work: _Work, picked: set[str]) -> Verdict:
     for one in work.nightly.cells:  # what could not be added at once; the rest is known already
         work.history.add(_results(work, one))
     plans = {one.cell.name: one for one in work.nightly.cells}
-    outcomes = [work.done.get(name) or _not_run(one.cell, picked) for name, one in plans.items()]
+    outcomes = [_outcome(work, one.cell, picked) for one in work.nightly.cells]
     config = work.nightly.config
     facts = NightFacts(
         config.nightly, config.title or config.nightly, work.folder.name, work.known.started, _machine(work, outcomes)
@@ -213,11 +230,18 @@ def _judged(work: _Work, picked: set[str]) -> Verdict:
     def repeat(cell: Cell) -> Path | None:
         return _repeated(work, plans[cell.name])
 
-    return judge(work.history, config, facts, outcomes, repeat, work.note)
+    verdict = judge(work.history, config, facts, outcomes, repeat, work.note)
+    if left_out := len(outcomes) - len(picked):
+        note = f"{counted(left_out, 'cell')} left out by --only; run without --only to finish the night and to judge all of it"
+        verdict = replace(verdict, notes=(note, *verdict.notes))
+    return verdict
 
 
-def _not_run(cell: Cell, picked: set[str]) -> Outcome:
-    return Outcome(cell, "interrupted", "not run yet" if cell.name in picked else "left out by --only so far")
+def _outcome(work: _Work, cell: Cell, picked: set[str]) -> Outcome:
+    """What came of a cell, as far as the night is judged: of those that were chosen."""
+    if cell.name not in picked:
+        return Outcome(cell, "left out", "by --only")
+    return work.done.get(cell.name) or Outcome(cell, "interrupted", "not run yet")
 
 
 def _machine(work: _Work, outcomes: Sequence[Outcome]) -> str:
@@ -259,19 +283,21 @@ def _written(work: _Work, verdict: Verdict, summary: Path | None, step: Path | N
     return written
 
 
-def _dashboard(work: _Work) -> None:
-    """A dashboard that cannot be made does not take the verdict away."""
+def _dashboard(work: _Work) -> list[Path]:
+    """Its first page. A dashboard that cannot be made does not take the verdict away."""
     from m2fbench.reporting.dashboard.site import SiteRequest, write_site
 
     config, folder = work.nightly.config, work.nightly.dashboard
     if folder is None:
-        return
+        return []
     request = SiteRequest(config.title or config.nightly, config.url, config.rules.rules, now())
     try:
         history = work.history
         write_site(folder, history.entries(), history.series(), history.problems(), request, tell=work.note)
     except M2FBenchError as error:
         work.problem(f"the dashboard was not written: {error}")
+        return []
+    return [folder / "index.html"]
 
 
 def _pruned(work: _Work) -> None:

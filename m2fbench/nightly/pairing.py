@@ -1,14 +1,14 @@
 """Tonight's predictions against an earlier run's over the same images: what is at hand, what is the same anyway, what a second run says."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from m2fbench.analysis.comparing import compare_runs
 from m2fbench.analysis.findings import Comparison, Estimate
 from m2fbench.analysis.intervals import intervals
-from m2fbench.analysis.regressions import Rules, confirms
+from m2fbench.analysis.regressions import Rules, confirms, is_back
 from m2fbench.analysis.runs import Evidence, Run, Tell, open_runs
 from m2fbench.errors import M2FBenchError
 from m2fbench.history.history import History
@@ -25,12 +25,15 @@ Again = Callable[[], Path | None]
 
 @dataclass(frozen=True)
 class Pairing:
-    """How comparisons are made. judged: figures that a drop is looked for in."""
+    """How comparisons are made. judged: figures that are looked at. fresh: of these the ones of which a drop would be news. lost: those with an open
+    regression since the baseline, with what is lost at the level of the nights before, in points, positive; being back would be news."""
 
     resamples: int
     seed: int
     rules: Rules
     judged: tuple[str, ...]
+    fresh: frozenset[str] = frozenset()
+    lost: Mapping[str, float] = field(default_factory=dict)
 
 
 def paired(
@@ -39,7 +42,7 @@ def paired(
     """What the history has of the two, else the comparison made and kept; a line that says why there is none.
 
     baseline, run: results' SHA-256. known: the baseline's figures with their intervals, as far as the history has them. again: asked for a
-    second run where a judged figure dropped.
+    second run where a figure dropped, or is back.
     """
     there = history.comparison(baseline, run)
     if there is not None:
@@ -53,8 +56,8 @@ def paired(
             return record
     except M2FBenchError as error:
         return str(error)
-    if again is not None and (dropped := drops(record, pairing)):
-        record = replace(record, repeated=_repeated(dropped, pair, pairing, again, tell))
+    if again is not None and not record.identical and (moved := news(record, pairing)):
+        record = replace(record, repeated=_repeated(moved, pair, pairing, again, tell))
     history.add_comparison(record)
     return record
 
@@ -84,13 +87,17 @@ def _opened(history: History, baseline: str, run: str) -> _Pair | str:
     return _Pair(baseline, run, first.evidence, second.evidence, (first, second), before, now)
 
 
-def drops(record: PairedRecord, pairing: Pairing) -> tuple[str, ...]:
-    """The judged figures that stand out downwards; of accuracy every figure is the better the higher it is."""
-    return tuple(
-        f.name
-        for f in record.figures
-        if f.name in pairing.judged and is_drop(f.difference.value, f.p_value, pairing.rules)
-    )  # fmt: skip
+def news(record: PairedRecord, pairing: Pairing) -> dict[str, bool]:
+    """The figures that a second run must confirm: False for those that dropped, True for those that are back. Of accuracy every figure is the
+    better the higher it is."""
+    rules, found = pairing.rules, {}
+    for f in record.figures:
+        difference, p = f.difference.value, f.p_value
+        if f.name in pairing.fresh and is_drop(difference, p, rules):
+            found[f.name] = False
+        elif f.name in pairing.lost and is_back(difference, p, pairing.lost[f.name], rules):
+            found[f.name] = True
+    return found
 
 
 def is_drop(difference: float, p_value: float, rules: Rules) -> bool:
@@ -187,9 +194,9 @@ def _scored_otherwise(before: Mapping[str, float], now: Mapping[str, float]) -> 
     return ""
 
 
-def _repeated(dropped: Sequence[str], pair: _Pair, pairing: Pairing, again: Again, tell: Tell) -> bool | None:
-    """Whether the figures that dropped drop in a second run too (``confirms``); None where there is none to compare, or it shows neither of
-    all of them, and the next night must tell."""
+def _repeated(moved: Mapping[str, bool], pair: _Pair, pairing: Pairing, again: Again, tell: Tell) -> bool | None:
+    """Whether a second run shows the same of all figures that moved (``news``): those that dropped drop too (``confirms``), those that are back
+    are back too. None where there is none to compare, or it says yes of some and not of others, and the next night must tell."""
     folder = again()
     if folder is None:
         return None
@@ -205,6 +212,11 @@ def _repeated(dropped: Sequence[str], pair: _Pair, pairing: Pairing, again: Agai
     except M2FBenchError as error:
         tell(f"the second run cannot be compared: {error}")
         return None
-    answers = {d.figure: confirms(d.difference.value, d.p_value, pairing.rules) for d in found.differences if d.category is None}
-    said = {answers.get(name) for name in dropped}
+    answers: dict[str, bool | None] = {}
+    for d in found.differences:
+        if d.category is None and d.figure in moved:
+            difference, p = d.difference.value, d.p_value
+            back = moved[d.figure] and is_back(difference, p, pairing.lost[d.figure], pairing.rules)
+            answers[d.figure] = back if moved[d.figure] else confirms(difference, p, pairing.rules)
+    said = {answers.get(name) for name in moved}
     return said.pop() if len(said) == 1 else None

@@ -40,9 +40,10 @@ class NightFacts:
     machine: str
 
 
-OutcomeState = Literal["done", "failed", "timeout", "memory", "unsupported", "unavailable", "no budget", "interrupted"]
+OutcomeState = Literal["done", "failed", "timeout", "memory", "unsupported", "unavailable", "no budget", "interrupted", "left out"]
 """done: its results are there. failed: it ended with an error (user error, bug, signal). timeout, memory: ended at its limit, or by the system
-for want of memory. no budget: not begun, or ended, as the night's time was over."""
+for want of memory. no budget: not begun, or ended, as the night's time was over. left out: not among the cells that were
+chosen, whatever came of it before."""
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,35 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Change:
-    """One circumstance that differs between two runs (``Entry.circumstances``); None where it was not known."""
+    """One circumstance that differs between two runs (``analysis.circumstances``); None where it was not known."""
 
     what: str
     before: object
     after: object
 
 
-FigureState = Literal["regression", "suspect", "improvement", "steady", "new", "accepted", "unmeasured", "restart"]
-"""regression: the figure stands under its baseline, surely. suspect: tonight it stands out, and too few nights tell. new: nothing to compare with.
-accepted: a regression that a person has accepted. restart: measured under other conditions than the nights before. unmeasured: no figure."""
+FigureState = Literal[
+    "regression", "suspect", "unmeasured", "recovering", "recovered", "accepted", "improvement", "improving", "restart", "not compared", "new",
+    "steady",
+]  # fmt: skip
+"""regression: the figure stands under its baseline, surely. suspect: tonight it stands out downwards, and too few nights tell; improving: upwards.
+recovering: a regression stood, tonight shows nothing of it, and nights to come must confirm that; recovered: it is over. improvement: better than
+the level before, surely. accepted: a regression that a person has accepted. restart: measured under other conditions than the nights before.
+not compared: the baseline is of other conditions. new: nothing to compare with yet. unmeasured: no figure."""
+UNCOMPARED: tuple[FigureState, ...] = ("restart", "not compared", "new")
+"""Measured, and held to nothing."""
 
 
 @dataclass(frozen=True)
 class FigureVerdict:
     """One figure of one cell against one baseline.
 
-    baseline: "last-good", "published" or "release:NAME". difference: value - baseline_value with the paired interval where there is one (points
-    for accuracy, the figure's unit otherwise). evidence: "paired", "level", "published" or "none". since: time of the first bad night,
-    since_result its result. changes: what differs between the last good run and the first bad one. note: one line for the reader. page: of the
-    series in the dashboard, relative to it.
+    baseline: "last-good", "published" or "release:NAME". baseline_value: of a recovery the level that it leaves. difference: value - baseline_value
+    with the paired interval where there is one (points for accuracy, the figure's unit otherwise). evidence: "paired", "level", "published" or
+    "none". since: time of the first night of what the state says, of a recovery of the regression that it ends; since_night: that night's name,
+    None for a run by hand; since_result, since_value: its result and figure. nights: from then to tonight. changes: what differs between the last
+    run before and that first one; of a recovery what came with it. tonight: what differs from the night before. note: one line for the reader.
+    page: of the series in the dashboard, relative to it.
     """
 
     cell: str
@@ -102,9 +112,12 @@ class FigureVerdict:
     result: str | None = None
     baseline_result: str | None = None
     since: str | None = None
+    since_night: str | None = None
     since_result: str | None = None
+    since_value: float = math.nan
     nights: int = 0
     changes: tuple[Change, ...] = ()
+    tonight: tuple[Change, ...] = ()
     note: str | None = None
     page: str | None = None
 
@@ -116,11 +129,13 @@ class FigureVerdict:
 
 Status = Literal["regression", "unmeasured", "ok"]
 EXIT_STATUS: dict[Status, int] = {"regression": 1, "unmeasured": 3, "ok": 0}
+"""A night whose own figures show nothing of a regression that stood ("recovering") ends with no 1, whether that is confirmed yet or not; should
+the loss be there again the night after, so is the 1."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of a night. status: the worst of what is below. complete: every cell has come to an end."""
+    """Of a night. status: the worst of what is below. complete: every chosen cell has come to an end."""
 
     nightly: str
     title: str

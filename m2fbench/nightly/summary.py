@@ -1,5 +1,6 @@
 """A verdict as Markdown, in the form that GitHub shows as a job summary."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from m2fbench.environment import version_of
@@ -12,8 +13,8 @@ from m2fbench.nightly.wording import (
     explanation,
     figures_table,
     headline,
+    moved,
     moved_table,
-    movement,
     unmeasured_table,
 )
 from m2fbench.reporting.card.text import code, escape, plain, prose
@@ -34,11 +35,10 @@ def summary_markdown(verdict: Verdict, *, url: str | None = None, limit: int = L
     text.add(f"{escape(title)} · night {escape(verdict.night)} · {escape(verdict.machine)}{_link(url)}")
     if not verdict.complete:
         text.add("\n**The night was interrupted; the same command resumes it.**")
-    moved, undone = moved_table(verdict), unmeasured_table(verdict)
-    _section(text, moved)
-    _details(text, [f for f in by_importance(verdict.of(*MOVED)) if f.state != "accepted"], url)
-    _section(text, undone)
     _listed(text, verdict.notes)
+    _section(text, moved_table(verdict))
+    _details(text, by_importance(verdict.of(*MOVED)), url)
+    _section(text, unmeasured_table(verdict))
     _folded(text, figures_table(verdict))
     _folded(text, cells_table(verdict))
     end = (
@@ -106,12 +106,29 @@ def _folded(text: _Bounded, table: TextTable) -> None:
 
 
 def _details(text: _Bounded, figures: Sequence[FigureVerdict], url: str | None) -> None:
-    for number, figure in enumerate(figures):
-        lines = "\n".join(f"- {prose(line)}" for line in explanation(figure))
-        page = _link(f"{url.rstrip('/')}/{figure.page}", "all its nights") if url and figure.page else ""
-        if not text.add(f"\n**{figure.state}: {prose(movement(figure))}**{page}\n\n{lines}"):
-            _left_out(text, len(figures) - number, "explanations")
+    """By cell; what several of its figures have in common is said once."""
+    cells: dict[str, list[FigureVerdict]] = {}
+    for figure in figures:
+        cells.setdefault(figure.cell, []).append(figure)
+    for number, (cell, of_cell) in enumerate(cells.items()):
+        if not text.add(f"\n**{prose(cell)}**\n\n{_cell_details(of_cell, url)}"):
+            _left_out(text, len(cells) - number, "cells' explanations")
             return
+
+
+def _cell_details(figures: Sequence[FigureVerdict], url: str | None) -> str:
+    told = [(figure, explanation(figure)) for figure in figures]
+    times = Counter(line for _, lines in told for line in set(lines))
+    parts = []
+    for figure, lines in told:
+        page = _link(f"{url.rstrip('/')}/{figure.page}", "all its nights") if url and figure.page else ""
+        parts.append(f"- **{figure.state}: {prose(moved(figure))}**{page}")
+        parts += [f"  - {prose(line)}" for line in lines if times[line] == 1]
+    for line in dict.fromkeys(line for _, lines in told for line in lines if times[line] > 1):
+        names = list(dict.fromkeys(figure.figure for figure, lines in told if line in lines))
+        whose = "" if times[line] == len(told) else f"{', '.join(names)}: "
+        parts.append(f"- {prose(whose + line)}")
+    return "\n".join(parts)
 
 
 def _listed(text: _Bounded, notes: Sequence[str]) -> None:

@@ -6,8 +6,20 @@
     outcomes         what came of each cell: cell (index, suite, row, variant, task, measure), state, reason, seconds, exit_status, log, results,
                      peak_memory_bytes
     figures          each judged figure against each baseline: cell, kind, figure, unit, higher_is_better, state, baseline, value, low, high,
-                     baseline_value, difference (value, low, high), p_value, evidence, result, baseline_result, since, since_result, nights,
-                     changes (what, before, after), note, page (of the series, in the dashboard)
+                     baseline_value, difference (value, low, high), p_value, evidence, result, baseline_result, since, since_night,
+                     since_result, since_value, nights, changes and tonight (what, before, after), note, page (of the series, in the dashboard)
+
+A figure's state is one of
+
+    regression    stands under its baseline, surely: exit status 1
+    suspect       tonight it is worse, and too few nights tell whether it stays; improving: better
+    recovering    a regression stood, tonight shows nothing of it, and nights to come must confirm that; recovered: it is over
+    accepted      a regression that a person has accepted
+    improvement   better than before, surely
+    steady        nothing stands out
+    unmeasured    there is no figure: exit status 3
+    new, restart, not compared
+                  measured, and held to nothing: there is no earlier night; those before, or the baseline, are of other conditions
 
 Numbers that are not known are null. The fields mean what ``nightly.records`` says of them.
 """
@@ -35,7 +47,7 @@ from m2fbench.nightly.records import (
 from m2fbench.types import JsonObject
 
 Record = TypeVar("Record", Cell, Outcome, Change, FigureVerdict, Verdict)
-_NUMBERS = ("value", "low", "high", "baseline_value", "p_value")
+_NUMBERS = ("value", "low", "high", "baseline_value", "p_value", "since_value")
 
 
 def verdict_json(verdict: Verdict) -> JsonObject:
@@ -86,10 +98,10 @@ def _outcome(record: JsonObject) -> Outcome:
 
 
 def _figure(record: JsonObject) -> FigureVerdict:
-    changes = tuple(_made(Change, change) for change in record["changes"])
+    changes, tonight = (tuple(_made(Change, change) for change in record[name]) for name in ("changes", "tonight"))
     difference = Estimate(*(_number(record["difference"][end]) for end in ("value", "low", "high")))
     numbers = {name: _number(record[name]) for name in _NUMBERS}
-    found = _made(FigureVerdict, record | numbers | {"changes": changes, "difference": difference})
+    found = _made(FigureVerdict, record | numbers | {"changes": changes, "tonight": tonight, "difference": difference})
     if found.state not in get_args(FigureState):
         raise ValueError(f"a figure of state {found.state!r}")
     return found

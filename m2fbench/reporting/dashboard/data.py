@@ -13,7 +13,7 @@ from typing import Any
 from m2fbench.analysis.circumstances import changes
 from m2fbench.history.records import Entry
 from m2fbench.reporting.dashboard.digest import Digest, Site, circumstances
-from m2fbench.reporting.dashboard.naming import cell_slug, clean, minute, without_password
+from m2fbench.reporting.dashboard.naming import cell_slug, clean, minute, night_name, without_password
 from m2fbench.reporting.dashboard.page import json_text
 
 Files = Iterator[tuple[str, str]]
@@ -111,7 +111,16 @@ def cell_files(site: Site) -> Files:
     for name in names:
         machines = _Pool()
         listed = [
-            [site.name(e.sha256), minute(e.time), e.kind, e.limit, machines.place(e.machine), int(e.disturbed), e.status]
+            [
+                site.name(e.sha256),
+                minute(e.time),
+                e.kind,
+                e.limit,
+                machines.place(e.machine),
+                int(e.disturbed),
+                e.status,
+                night_name(e),
+            ]
             for e in sorted(runs[name], key=lambda e: (e.time, e.sha256))
         ]
         found = [[d.key.kind, d.key.figure, d.key.limit, d.key.machine, d.slug] for d in series[name]]

@@ -9,29 +9,29 @@ from itertools import pairwise
 from typing import Literal
 
 from m2fbench.analysis import regressions
+from m2fbench.analysis.main_figures import is_main
 from m2fbench.analysis.nights import figure_of
 from m2fbench.analysis.regressions import Rules
 from m2fbench.analysis.series import Detection, Point, Series, SeriesKey, Step
-from m2fbench.history.records import Entry
-from m2fbench.reporting.dashboard.naming import instant, name_length, slug_of
+from m2fbench.history.records import Acceptance, Entry
+from m2fbench.reporting.dashboard.naming import instant, name_length, night_name, slug_of
 from m2fbench.reporting.dashboard.units import Scale, scale_of
-from m2fbench.reporting.page.tables import MAIN
 
-Status = Literal["regression", "suspect", "unmeasured", "drift", "improvement", "new", "steady", "ended"]
+Status = Literal["regression", "recovering", "suspect", "unmeasured", "drift", "recovered", "improvement", "new", "steady", "ended"]
 STATUSES: dict[Status, tuple[str, str]] = {
     "regression": ("▼", "a step to the worse that lasts"),
+    "recovering": ("△", "a regression stands, and the last night shows nothing of it; the next ones tell whether it is over"),
     "suspect": ("◆", "the last night stands out; the next ones tell whether it stays"),
     "unmeasured": ("○", "the last night gave no value"),
     "drift": ("↘", "a slow change that no step explains"),
+    "recovered": ("✓", "back from a regression in the last thirty nights"),
     "improvement": ("▲", "a step to the better in the last thirty nights"),
     "new": ("+", "too few nights yet to tell a change from noise"),
     "steady": ("●", "nothing stands out of the noise"),
     "ended": ("■", "no result for a fortnight"),
 }
 """Icon and meaning, the most pressing first."""
-COSTS = {"speed": ("fps", "peak_device_memory", "peak_process_memory"), "flops": ("FLOPs",)}
-ACCURACIES = tuple(name for names in MAIN.values() for name in names)
-RECENT = 30  # nights for which an improvement is news
+RECENT = 30  # nights for which an improvement or a recovery is news
 HUGE = 1e300
 ENDED = 14 * 86400.0  # seconds after which a series that nobody measures has ended
 
@@ -39,8 +39,8 @@ ENDED = 14 * 86400.0  # seconds after which a series that nobody measures has en
 @dataclass(frozen=True)
 class Digest:
     """series with what detection says of it. status: tonight's. latest: the last measured point, None without any. level: what the latest is
-    held against: the level before an open regression or a recent improvement, else the nights before; NaN where there is none. step: the one
-    that the status is about. stale: nobody has measured it for a fortnight. main: shown unless others are asked for."""
+    held against: the level before an open regression, one recovered from or a recent improvement, else the nights before; NaN where there is
+    none. step: the one that the status is about. stale: nobody has measured it for a fortnight. main: shown unless others are asked for."""
 
     series: Series
     detection: Detection
@@ -78,7 +78,17 @@ class Digest:
         return self.scale.change(self.change, self.level)
 
     def step_text(self, step: Step) -> str:
-        return self.scale.change(step.change, step.before)
+        return "recovered" if step.ends is not None else self.scale.change(step.change, step.before)
+
+    def ended_by(self, step: Step) -> Step | None:
+        """The regression that a recovery made up for."""
+        return None if step.ends is None else self.detection.steps[step.ends]
+
+    @cached_property
+    def states(self) -> tuple[str, ...]:
+        """Of every night, as detection has them, but that the first night of a recovery is no improvement."""
+        recoveries = {step.first for step in self.detection.steps if step.ends is not None}
+        return tuple("recovered" if i in recoveries else state for i, state in enumerate(self.detection.states))
 
     @property
     def disturbed(self) -> bool:
@@ -91,12 +101,19 @@ class Digest:
 
 
 class Site:
-    """Everything that pages are made of, looked up once. detect: of ``analysis.regressions``."""
+    """Everything that pages are made of, looked up once."""
 
     def __init__(
-        self, entries: Sequence[Entry], series: Sequence[Series], rules: Rules, progress: Callable[[int, int], None] | None = None
+        self,
+        entries: Sequence[Entry],
+        series: Sequence[Series],
+        rules: Rules,
+        progress: Callable[[int, int], None] | None = None,
+        acceptances: Sequence[Acceptance] = (),
     ) -> None:
+        """acceptances: by time; of several of the same the last one is told."""
         self.entries = {entry.sha256: entry for entry in entries}
+        self._acceptances = {(a.result, a.figure): a for a in acceptances}
         self.newest = max((entry.time for entry in entries), default="")
         self.digests: list[Digest] = []
         filled = [_numbers(one) for one in series if one.points]
@@ -115,6 +132,22 @@ class Site:
     def name(self, sha256: str) -> str:
         return sha256[: self.length]
 
+    def night(self, point: Point) -> str:
+        """The name of its night where that says more than its day."""
+        entry = self.entries.get(point.result)
+        return "" if entry is None else night_name(entry)
+
+    def acceptance(self, digest: Digest, step: Step) -> Acceptance | None:
+        """With whom a regression was accepted, as far as that is known: the first at or after its first night."""
+        later = digest.points[step.first :] if step.accepted else ()
+        found = ((point.result, digest.key.figure) for point in later if point.accepted)
+        return self._acceptances.get(next(found, ("", "")))
+
+    def accepted(self, digests: Sequence[Digest]) -> list[tuple[Digest, Step]]:
+        """Regressions that a person has accepted, the newest first."""
+        found = [(digest, step) for digest in digests for step in digest.detection.steps if step.accepted]
+        return sorted(found, key=lambda pair: pair[0].points[pair[1].first].time, reverse=True)
+
     @property
     def shown(self) -> list[Digest]:
         """Series of the first page."""
@@ -122,7 +155,7 @@ class Site:
 
     def open(self, digests: Sequence[Digest]) -> list[Digest]:
         """Those with an open regression, those that are still measured first, then the newest."""
-        found = [d for d in digests if d.status == "regression"]
+        found = [d for d in digests if d.detection.open is not None]
         found.sort(key=lambda d: d.points[d.detection.open.first].time if d.detection.open else "", reverse=True)
         return sorted(found, key=lambda d: d.stale)
 
@@ -145,25 +178,21 @@ def digest(series: Series, detection: Detection, rules: Rules, newest: str) -> D
     stale = bool(instant(newest) - instant(series.points[-1].time) > ENDED)
     status = _status(series, detection, rules, stale, bool(measured))
     step = detection.open
-    if status == "improvement":
-        step = next(s for s in reversed(detection.steps) if s.direction == "improvement")
-    level = step.before if step is not None else _level(series, detection, measured, rules.window)
+    if status in ("improvement", "recovered"):
+        step = detection.steps[-1]
+    origin = step if step is None or step.ends is None else detection.steps[step.ends]
+    level = origin.before if origin is not None else _level(series, detection, measured, rules.window)
     values = [abs(series.points[i].value) for i in measured]
     return Digest(
         series, detection, slug_of(series.key), scale_of(series.unit, statistics.median(values) if values else math.nan), status, latest, level,
-        step, stale, is_main(series.key) and bool(measured),
+        step, stale, is_main(series.key.kind, series.key.figure) and bool(measured),
     )  # fmt: skip
-
-
-def is_main(key: SeriesKey) -> bool:
-    """Whether it is one of the figures by which a checkpoint is known. Accuracy that stands beside speed is of fewer images, and is not."""
-    return key.figure in (ACCURACIES if key.kind == "accuracy" else COSTS.get(key.kind, ()))
 
 
 def _status(series: Series, detection: Detection, rules: Rules, stale: bool, measured: bool) -> Status:
     last = detection.states[-1]
     if detection.open is not None:
-        return "regression"
+        return "recovering" if detection.returning else "regression"
     if stale:
         return "ended"
     if not measured or last == "unmeasured":
@@ -174,7 +203,7 @@ def _status(series: Series, detection: Detection, rules: Rules, stale: bool, mea
         return "new"
     step = detection.steps[-1] if detection.steps else None
     if step is not None and step.direction == "improvement" and len(series.points) - step.first <= RECENT:
-        return "improvement"
+        return "improvement" if step.ends is None else "recovered"
     if not detection.steps and not _told(series, detection, rules):
         return "new"
     return "steady" if detection.trend is None else "drift"

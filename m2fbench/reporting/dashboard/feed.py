@@ -25,7 +25,7 @@ def atom(site: Site, title: str, url: str | None) -> str:
     feed = ET.Element(f"{{{ATOM}}}feed")
     _add(feed, "title", f"{title}: regressions")
     _add(feed, "id", f"urn:uuid:{uuid.uuid5(_SPACE, url or clean(title))}")
-    times = [digest.points[step.found].time for digest, step in found[:MOST]]
+    times = [_changed(site, digest, step) for digest, step in found[:MOST]]
     _add(feed, "updated", _moment(max(times, default=site.newest)))
     _add(_add(feed, "author"), "name", "m2fbench")
     if url is not None:
@@ -45,7 +45,7 @@ def _entry(feed: ET.Element, site: Site, digest: Digest, step: Step, url: str) -
     _add(entry, "title", f"{digest.key.figure} {row.change}: {where}")
     _add(entry, "id", f"urn:uuid:{uuid.uuid5(_SPACE, f'{digest.slug} {first.result}')}")
     _add(entry, "published", _moment(first.time))
-    _add(entry, "updated", _moment(digest.points[step.found].time))
+    _add(entry, "updated", _moment(_changed(site, digest, step)))
     _add(entry, "link", rel="alternate", type="text/html", href=f"{url}series/{digest.slug}.html")
     _add(entry, "link", rel="related", type="text/html", href=f"{url}compare.html#{row.last_good}..{row.first}")
     _add(entry, "category", term="regression")
@@ -58,7 +58,15 @@ def _entry(feed: ET.Element, site: Site, digest: Digest, step: Step, url: str) -
         f"Evidence: {row.evidence}.",
         f"What changed between the two: {changed}." if changed else "Nothing that is recorded changed between the two.",
     ]
+    if row.acceptance is not None:
+        lines.append(f"Accepted on {row.acceptance[0]}: {row.acceptance[1]}")
     _add(entry, "content", " ".join(lines), type="text")
+
+
+def _changed(site: Site, digest: Digest, step: Step) -> str:
+    """When there was last something new to say of it: it was found, or accepted."""
+    acceptance = site.acceptance(digest, step)
+    return max(digest.points[step.found].time, "" if acceptance is None else acceptance.time)
 
 
 def _add(parent: ET.Element, name: str, text: str | None = None, **attributes: str) -> ET.Element:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from m2fbench.errors import StoreError
+from m2fbench.errors import StoreError, shown
 from m2fbench.writing import make_folder, store_error, write_atomically
 
 MANIFEST = ".m2fbench-dashboard.json"
@@ -24,11 +24,12 @@ class Folder:
     One process at a time is inside, the others wait for it."""
 
     def __init__(self, path: Path) -> None:
-        """Raises StoreError where the folder cannot be made or its list of files cannot be read."""
+        """Raises StoreError where the folder cannot be made, holds something and no site of ours, or its list of files cannot be read."""
         self.path = path
         if path.exists() and not path.is_dir():
-            raise StoreError(f"{path}: expected a folder to write the site into, got a file; choose another with --output")
+            raise StoreError(f"{path}: expected a folder to write the site into, got a file; choose another one")
         make_folder(path)
+        _refuse_foreign(path)
         self._lock = _locked(path / _LOCK)
         try:
             self.before = _listed(path / MANIFEST)
@@ -52,9 +53,7 @@ class Folder:
         names = list(names)
         for name in names:
             if name not in self.before and (self.path / name).exists():
-                raise StoreError(
-                    f"{self.path / name} is there and was not written by 'm2fbench dashboard'; choose an empty folder with --output"
-                )
+                raise StoreError(f"{self.path / name} is there and was not written with the site; choose an empty folder")
         self._list(self.before | set(names))
         for folder in {PurePosixPath(name).parent for name in names}:
             make_folder(self.path / folder)
@@ -84,6 +83,20 @@ class Folder:
         write_atomically(self.path / MANIFEST, json.dumps(document, indent=0) + "\n")
 
 
+def _refuse_foreign(path: Path) -> None:
+    """Raises StoreError where something lies in the folder and no list of ours, which is written before anything else."""
+    ours = re.compile(rf"{re.escape(_LOCK)}|\.{re.escape(MANIFEST)}\.\d+\.part")
+    try:
+        others = sorted(entry.name for entry in os.scandir(path) if not ours.fullmatch(entry.name))
+    except OSError as error:
+        raise store_error(path, error) from error
+    if others and not (path / MANIFEST).exists():
+        raise StoreError(
+            f"{path}: expected an empty folder or one that holds a dashboard already, found {shown(others[0])}"
+            f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}; choose another one"
+        )
+
+
 def _locked(path: Path) -> IO[str]:
     """The file at the path, locked. Raises StoreError."""
     try:
@@ -107,10 +120,12 @@ def _begun(root: Path, folder: PurePosixPath, names: set[str]) -> list[str]:
 
 
 def _listed(path: Path) -> set[str]:
-    """Names in the manifest that lie inside the folder; none where there is no manifest, or one that is not ours."""
+    """Names in the manifest that lie inside the folder; none where there is no manifest. Raises StoreError."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        names = document["files"] if document["format"] == _FORMAT else []
+        names = document["files"]
+        if document["format"] != _FORMAT:
+            raise ValueError(f"its format is not {_FORMAT!r}")
         return {name for name in names if isinstance(name, str) and _inside(name)}
     except FileNotFoundError:
         return set()

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import pairwise
 
 from m2fbench.analysis.series import SeriesKey
+from m2fbench.history.records import Entry
 
 SHORTEST = 12
 """Hexadecimal digits of a run's name, as many more as tell all runs apart."""
@@ -68,6 +69,11 @@ def day(time: str) -> str:
 
 def minute(time: str) -> str:
     return clean(time[:16].replace("T", " "))
+
+
+def night_name(entry: Entry) -> str:
+    """Of the entry's night, where that says more than its day; "" otherwise."""
+    return "" if entry.night == entry.time[:10] else clean(entry.night)
 
 
 def without_password(location: str) -> str:

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from m2fbench.analysis.words import counted
 from m2fbench.history.records import Problem
-from m2fbench.reporting.dashboard.digest import STATUSES, Digest, Site
+from m2fbench.reporting.dashboard.digest import RECENT, STATUSES, Digest, Site
 from m2fbench.reporting.dashboard.naming import day, without_password
 from m2fbench.reporting.dashboard.page import markup, render
 from m2fbench.reporting.dashboard.series_page import step_row
@@ -14,6 +15,7 @@ from m2fbench.reporting.dashboard.units import percent
 
 PROBLEMS = 200  # lines of the list
 OPEN = 50  # regressions listed with their circumstances
+_NOUNS = ("regression", "improvement", "drift")  # statuses that are counted as such
 
 
 def overview_page(
@@ -21,11 +23,14 @@ def overview_page(
 ) -> str:
     """everything: the page of all series, in place of the first one."""
     main, others = site.shown, len(site.digests) - len(site.shown)
-    opened = site.open(site.digests if everything else main)
+    those = site.digests if everything else main
+    opened, accepted = site.open(those), site.accepted(those)
     return render(
         "overview.html.j2",
-        site=title, root="", here="overview", everything=everything, rows=[_row(d) for d in digests], others=others, options=_options(site, digests),
+        site=title, root="", here="overview", everything=everything, rows=[_row(site, d) for d in digests], others=others,
+        options=_options(site, digests),
         figures=_figures(site), statuses=[(s, *STATUSES[s]) for s in STATUSES], counts=_counts(digests), main=sorted({d.key.figure for d in main}),
+        accepted=[(d, step_row(site, d, step)) for d, step in accepted[:OPEN]], past=len(accepted),
         opened=[(d, step_row(site, d, d.detection.open)) for d in opened[:OPEN] if d.detection.open], more=max(0, len(opened) - OPEN),
         hidden=0 if everything else len(site.open(site.digests)) - len(opened), runs=len(site.entries), newest=day(site.newest),
         machines=len({e.machine for e in site.entries.values()}), now=now,
@@ -33,20 +38,29 @@ def overview_page(
     )  # fmt: skip
 
 
-def _row(digest: Digest) -> dict[str, Any]:
+def _row(site: Site, digest: Digest) -> dict[str, Any]:
     icon, meaning = STATUSES[digest.status]
-    step = digest.step
-    trend = digest.detection.trend if digest.status == "drift" else None
-    note = f"since {day(digest.points[step.first].time)}" if step is not None else ""
-    note = note or ("machine disturbed" if digest.disturbed else "")
-    note = f"{percent(trend.change)} in {trend.days:.0f} days" if trend is not None else note
     change = digest.change
     return {
-        "d": digest, "key": digest.key, "icon": icon, "meaning": meaning, "note": note, "value": f"{digest.value:.9g}",
+        "d": digest, "key": digest.key, "icon": icon, "meaning": meaning, "note": _note(site, digest), "value": f"{digest.value:.9g}",
         "change": digest.change_text, "share": f"{change / abs(digest.level):.6g}" if digest.level and change == change else "",
         "worse": _direction(digest), "spark": markup(sparkline(digest)), "date": day(digest.time), "order": list(STATUSES).index(digest.status),
         "machines": "\n".join(digest.machines), "limit": digest.key.limit,
     }  # fmt: skip
+
+
+def _note(site: Site, digest: Digest) -> str:
+    """What stands below the state."""
+    trend = digest.detection.trend
+    if digest.status == "drift" and trend is not None:
+        return f"{percent(trend.change)} in {trend.days:.0f} days"
+    if digest.step is not None:
+        return f"since {day(digest.points[digest.step.first].time)}"
+    last = digest.detection.steps[-1] if digest.detection.steps else None
+    if last is not None and last.accepted and len(digest.points) - last.first <= RECENT:
+        acceptance = site.acceptance(digest, last)
+        return f"accepted {day(acceptance.time)}" if acceptance is not None else "regression accepted"
+    return "machine disturbed" if digest.disturbed else ""
 
 
 def _direction(digest: Digest) -> str:
@@ -71,6 +85,8 @@ def _figures(site: Site) -> list[str]:
     return list(main | dict.fromkeys(sorted({d.key.figure for d in site.digests})))
 
 
-def _counts(digests: Sequence[Digest]) -> list[tuple[str, str, int]]:
+def _counts(digests: Sequence[Digest]) -> list[tuple[str, str, str, str]]:
+    """(status, icon, how many, of what)"""
     found = Counter(d.status for d in digests)
-    return [(status, icon, found[status]) for status, (icon, _) in STATUSES.items() if found[status]]
+    said = {status: counted(found[status], status) if status in _NOUNS else f"{found[status]} {status}" for status in STATUSES}
+    return [(status, icon, *said[status].split(" ", 1)) for status, (icon, _) in STATUSES.items() if found[status]]  # type: ignore[misc]

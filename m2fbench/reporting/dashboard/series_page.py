@@ -30,6 +30,7 @@ COLUMNS = (
 LEGEND = {
     "regression": "regression: first night of a step to the worse",
     "improvement": "improvement: first night of a step to the better",
+    "recovered": "recovered: first night back from a regression",
     "suspect": "suspect: stands out, too few nights yet to say that it stays",
     "outlier": "outlier: stood out and did not stay",
     "disturbed": "disturbed: something else took the machine's time",
@@ -40,11 +41,14 @@ LEGEND = {
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step as its line in the table says it. first, last_good: names of the two runs. changes: (what, before,
-    after) in words, of what differs between the two."""
+    """One step as its line in the table says it. kind: its direction, "recovered" where it made up for a regression; made_up: what that means.
+    first, last_good: names of the two runs; first_day, last_good_day: their days, with the names of their nights. acceptance: (day, reason).
+    changes: (what, before, after) in words, of what differs between the two runs."""
 
     step: Step
+    kind: str
     change: str
+    made_up: str
     before: str
     after: str
     first: str
@@ -53,6 +57,7 @@ class StepRow:
     last_good_day: str
     nights: int
     evidence: str
+    acceptance: tuple[str, str] | None
     changes: tuple[tuple[str, str, str], ...]
 
 
@@ -63,9 +68,11 @@ def series_page(site: Site, digest: Digest, others: Sequence[Digest], title: str
     key, drawn = digest.key, _charts(digest, seconds)
     return render(
         "series.html.j2",
-        site=title, root="../", here="series", d=digest, key=key, icon=icon, meaning=meaning, limit=_limit(digest), facts=_facts(digest),
+        site=title, root="../", here="series", d=digest, key=key, icon=icon, meaning=meaning, limit=_limit(digest), facts=_facts(site, digest),
         charts=drawn, legend=[(markup(mark(kind)), LEGEND[kind]) for kind in marks_of(digest)],
         has_intervals=any('class="whiskers"' in c["svg"] or 'class="band"' in c["svg"] for c in drawn),
+        has_cuts=any('class="mark cut"' in c["svg"] for c in drawn), cut=markup(mark("cut")),
+        since=dated(site, digest, digest.step.first) if digest.step else "",
         has_levels=bool(levels(digest.detection, digest.series)), steps=[step_row(site, digest, step) for step in digest.detection.steps[::-1]],
         rest=[o for o in others if o.slug != digest.slug], reason=_reason(site, digest), data=markup(json_text(_data(site, digest, seconds))),
     )  # fmt: skip
@@ -81,12 +88,15 @@ def _reason(site: Site, digest: Digest) -> str:
     return "" if entry is None or digest.status != "unmeasured" else entry.reason or "the run did not give this figure"
 
 
-def _facts(digest: Digest) -> list[tuple[str, str, str]]:
+def _facts(site: Site, digest: Digest) -> list[tuple[str, str, str]]:
     """(what, value, beside it)"""
     scale, points, noise = digest.scale, digest.points, digest.detection.noise
-    facts = [("Latest", scale.text(digest.value), f"{minute(digest.time)} UTC{_interval(digest)}")]
+    night = "" if digest.latest is None else site.night(points[digest.latest])
+    named = f", night {night}" if night else ""
+    facts = [("Latest", scale.text(digest.value), f"{minute(digest.time)} UTC{named}{_interval(digest)}")]
     if not math.isnan(digest.level):
         against = "the level before" if digest.step else "the nights before"
+        against += " the regression" if digest.step and digest.status != "improvement" else ""
         facts.append(("Change", digest.change_text, f"against {against}, {scale.text(digest.level)}"))
     if not math.isnan(noise):
         facts.append(("A night's noise", *_noise(digest)))
@@ -139,12 +149,31 @@ def _charts(digest: Digest, seconds: Sequence[float]) -> list[dict[str, Any]]:
 
 
 def step_row(site: Site, digest: Digest, step: Step) -> StepRow:
-    first, good = digest.points[step.first], digest.points[step.last_good]
+    first, good, acceptance = digest.points[step.first], digest.points[step.last_good], site.acceptance(digest, step)
     return StepRow(
-        step, digest.step_text(step), digest.scale.text(step.before), digest.scale.text(step.after), site.name(first.result), day(first.time),
-        site.name(good.result), day(good.time), len(digest.points) - step.first, _evidence(digest, step),
+        step, "recovered" if step.ends is not None else step.direction, digest.step_text(step), _made_up(site, digest, step),
+        digest.scale.text(step.before), digest.scale.text(step.after), site.name(first.result), dated(site, digest, step.first),
+        site.name(good.result), dated(site, digest, step.last_good), len(digest.points) - step.first, _evidence(digest, step),
+        None if acceptance is None else (day(acceptance.time), acceptance.reason),
         tuple((c.what, in_short(c.before), in_short(c.after)) for c in changes(circumstances(site, good), circumstances(site, first))),
     )  # fmt: skip
+
+
+def dated(site: Site, digest: Digest, index: int) -> str:
+    """A night's day, with the night's name where that says more."""
+    night = site.night(digest.points[index])
+    return day(digest.points[index].time) + (f" (night {night})" if night else "")
+
+
+def _made_up(site: Site, digest: Digest, step: Step) -> str:
+    """Of a recovery, how far it is from where the figure stood before the regression; "" of others."""
+    ended = digest.ended_by(step)
+    if ended is None:
+        return ""
+    left = digest.scale.change(step.after - ended.before, ended.before)
+    return (
+        f"{left} against the level before the regression of {dated(site, digest, ended.first)}, {digest.scale.text(ended.before)}"
+    )
 
 
 def _evidence(digest: Digest, step: Step) -> str:
@@ -178,7 +207,7 @@ def _data(site: Site, digest: Digest, seconds: Sequence[float]) -> dict[str, Any
         return -places.get(paired.baseline, -1), paired.baseline
 
     columns = [key for key in COLUMNS if any(key in circumstances(site, point) for point in digest.points)]
-    for i, (point, state) in enumerate(zip(digest.points, digest.detection.states, strict=True)):
+    for i, (point, state) in enumerate(zip(digest.points, digest.states, strict=True)):
         around = circumstances(site, point)
         texts = tuple(around.get(key) for key in columns)
         paired = "; ".join(
@@ -189,7 +218,8 @@ def _data(site: Site, digest: Digest, seconds: Sequence[float]) -> dict[str, Any
             states.setdefault(state, len(states)), int(point.disturbed) + 2 * int(point.accepted), machines.setdefault(point.machine, len(machines)),
             pool.setdefault(texts, len(pool)),
         ]  # fmt: skip
-        nights.append([*night, paired] if paired else night)
+        named = site.night(point)
+        nights.append([*night, paired, named] if named else [*night, paired] if paired else night)
     scale = digest.scale
     printed = [["" if value is None else in_short(value) for value in texts] for texts in pool]
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from m2fbench.analysis.regressions import Rules
 from m2fbench.analysis.series import Series
-from m2fbench.history.records import Entry, Problem
+from m2fbench.history.records import Acceptance, Entry, Problem
 from m2fbench.reporting.dashboard.digest import Digest, Site
 
 Tell = Callable[[str], None]
@@ -32,16 +32,18 @@ def write_site(
     problems: Sequence[Problem],
     request: SiteRequest,
     *,
+    acceptances: Sequence[Acceptance] = (),
     tell: Tell | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write the site; the files written, ``index.html`` first. Files that are already as they should be are left alone. Raises StoreError."""
+    """Write the site; the files written, ``index.html`` first. Files that are already as they should be are left alone. acceptances: of
+    ``History.acceptances``, for the reasons. Raises StoreError, also where the folder holds something else than an earlier site."""
     from m2fbench.reporting.dashboard.files import Folder
 
     say = tell or (lambda what: None)
     with Folder(folder) as target:
         say(f"looking for changes in {len(series)} series")
-        site = Site(entries, series, request.rules, progress)
+        site = Site(entries, series, request.rules, progress, acceptances)
         pages = _pages(site, problems, request)
         say("writing runs")
         parts = list(_data(site, request))

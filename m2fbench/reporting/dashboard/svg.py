@@ -20,11 +20,13 @@ _WHISKERS = 160  # nights up to which intervals are drawn one by one, more of th
 MARKS = {
     "regression": "M-6-5L6-5L0 5Z",
     "improvement": "M-6 5L6 5L0-5Z",
+    "recovered": "M-6 5L6 5L0-5Z",
     "suspect": "M0-5.5L5.5 0L0 5.5L-5.5 0Z",
     "outlier": "M-4.5-4.5L4.5 4.5M-4.5 4.5L4.5-4.5",
     "disturbed": "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0-4.5 0Z",
     "unmeasured": "M-3.5-6.5L3.5 .5M-3.5 .5L3.5-6.5",
     "restart": "M-5 0H5M0-5V5",
+    "cut": "M-3.5 0L0-4L3.5 0",
 }
 """The outline of every kind of mark, about its place, in pixels."""
 
@@ -47,7 +49,7 @@ def sparkline(digest: Digest) -> str:
     for step in detection.steps:
         if step.first >= first:
             x = frame.x(seconds[step.first]) * (wide - 8) + 4
-            text.append(f'<path class="at {step.direction}" d="M{x:.1f} 1V{high - 1}"/>')
+            text.append(f'<path class="at {digest.states[step.first]}" d="M{x:.1f} 1V{high - 1}"/>')
     if inside:
         x, y, _ = inside[-1]
         text.append(f'<circle class="{digest.status}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>')
@@ -92,6 +94,7 @@ def chart(digest: Digest, nights: int | None, seconds: Sequence[float], label: s
         *_curve(frame, digest, seconds),
         *(f'<path class="level" d="M{_x(frame, seconds[a])} {_y(frame, v)}H{_x(frame, seconds[b])}"/>' for a, b, v in stretches),
         "</svg>",
+        *(_cuts(frame, points, seconds) if intervals else ()),
         *_steps(frame, digest, seconds),
         *_marks(frame, digest, seconds),
         "</svg>",
@@ -147,9 +150,23 @@ def _intervals(frame: Frame, points: Sequence[Point], seconds: Sequence[float]) 
     return [f'<path class="band" d="M{upper}L{lower}Z"/>']
 
 
-def _cut(frame: Frame, points: Sequence[Point]) -> bool:
-    """Whether an interval leaves the chart."""
-    return any(frame.beyond(end) for point in points[frame.first :] for end in (point.low, point.high) if not math.isnan(end))
+def _cut(frame: Frame, points: Sequence[Point]) -> list[int]:
+    """Nights whose intervals leave the chart."""
+    known = [i for i in range(frame.first, len(points)) if not math.isnan(points[i].low) and not math.isnan(points[i].high)]
+    return [i for i in known if frame.beyond(points[i].low) or frame.beyond(points[i].high)]
+
+
+def _cuts(frame: Frame, points: Sequence[Point], seconds: Sequence[float]) -> list[str]:
+    """A small arrow where an interval goes on beyond the chart; of a band, one for each stretch."""
+    cut = _cut(frame, points)
+    band = len(points) - frame.first > _WHISKERS
+    above, below = {i for i in cut if points[i].high > frame.high}, {i for i in cut if points[i].low < frame.low}
+    return [
+        f'<svg class="mark cut" x="{100 * frame.x(seconds[i]):.2f}%" y="{edge}"><path d="{path}"/></svg>'
+        for edge, path, nights in (("0", MARKS["cut"], above), ("100%", "M-3.5 0L0 4L3.5 0", below))
+        for i in sorted(nights)
+        if not band or i - 1 not in nights
+    ]
 
 
 def _curve(frame: Frame, digest: Digest, seconds: Sequence[float]) -> list[str]:
@@ -164,10 +181,10 @@ def _curve(frame: Frame, digest: Digest, seconds: Sequence[float]) -> list[str]:
 
 def _mark(digest: Digest, i: int) -> str | None:
     """Which mark a night has beside the dot."""
-    state = digest.detection.states[i]
+    state = digest.states[i]
     if digest.points[i].disturbed and state in ("steady", "outlier", "first"):
         return "disturbed"
-    if state in ("regression", "improvement", "suspect", "outlier", "unmeasured", "restart"):
+    if state in MARKS:
         return state
     return None
 
@@ -188,8 +205,8 @@ def _steps(frame: Frame, digest: Digest, seconds: Sequence[float]) -> list[str]:
     """A line up and down at the first night of every step and at every change of conditions."""
     text = []
     for i in range(frame.first, len(digest.points)):
-        state = digest.detection.states[i]
-        if state in ("regression", "improvement", "restart"):
+        state = digest.states[i]
+        if state in ("regression", "improvement", "recovered", "restart"):
             x = f"{100 * frame.x(seconds[i]):.2f}%"
             text.append(f'<line class="at {state}" x1="{x}" x2="{x}" y1="0" y2="100%"/>')
     return [*text, *_labels(frame, digest, seconds)]
@@ -205,7 +222,7 @@ def _labels(frame: Frame, digest: Digest, seconds: Sequence[float]) -> list[str]
         side, dx = ("end", -7) if x > 0.8 else ("start", 7)
         crowded = number and abs(x - shown[number - 1][1]) < 0.16
         text.append(
-            f'<text class="step {step.direction}" x="{100 * x:.2f}%" y="{26 if crowded else 10}" dx="{dx}" text-anchor="{side}">'
+            f'<text class="step {digest.states[step.first]}" x="{100 * x:.2f}%" y="{26 if crowded else 10}" dx="{dx}" text-anchor="{side}">'
             f"{digest.step_text(step)}</text>"
         )
     return text

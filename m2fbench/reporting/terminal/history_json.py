@@ -18,7 +18,7 @@ def json_text(value: Iterable[object] | JsonObject) -> str:
 
 
 def series_json(series: Series, detection: Detection, entries: Mapping[str, Entry] | None = None) -> JsonObject:
-    """entries: by SHA-256; where they are given, all points are in it, and what changed at each step."""
+    """entries: by SHA-256; where they are given, all points are in it, with the names of their nights, and what changed at each step."""
     steps = []
     for step in detection.steps:
         first, last_good = series.points[step.first], series.points[step.last_good]
@@ -28,9 +28,12 @@ def series_json(series: Series, detection: Detection, entries: Mapping[str, Entr
         )
         if entries is not None:
             found = changes(entries[last_good.result].circumstances, entries[first.result].circumstances)
+            steps[-1]["night"] = entries[first.result].night or None
             steps[-1]["changes"] = [{"what": c.what, "before": c.before, "after": c.after} for c in found]
     document = asdict(series.key) | {"unit": series.unit, "higher_is_better": series.higher_is_better, "steps": steps}
     points = [asdict(point) | {"state": state} for point, state in zip(series.points, detection.states, strict=True)]
+    if entries is not None:
+        points = [point | {"night": entries[point["result"]].night or None} for point in points]
     return document | {"cell": series.key.cell, "latest": points[-1], "points": points if entries is not None else len(points)}
 
 

@@ -1,11 +1,14 @@
-"""A night in the terminal: a line as each cell ends and, on a terminal, what the present one is at."""
+"""A night in the terminal: a line as each cell begins and ends and, on a terminal, what the present one is at."""
 
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from m2fbench.errors import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from m2fbench.nightly.records import Cell, Outcome
 
 _STYLES = {"done": "green", "unavailable": "dim", "unsupported": "dim"}
+_READ_OF_LOG = 1000  # bytes
 
 
 class NightDisplay:
@@ -22,6 +26,7 @@ class NightDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._status = console.status("")
+        self._log = ""
 
     def __enter__(self) -> "NightDisplay":
         return self
@@ -32,9 +37,12 @@ class NightDisplay:
     def __call__(self, event: "NightEvent") -> None:
         where = "" if event.cell is None else f"[{event.number}/{event.total}] {event.cell.name}"
         if event.kind == "begin":
+            self._log = event.message
+            if self._log:
+                self._print(f"{where}: begins, log {self._log}", "dim")
             self._working(f"{where}: begins")
         elif event.kind == "tick":
-            self._working(f"{where}: {duration(event.seconds)}{_memory(event.peak_memory_bytes)}")
+            self._working(f"{where}: {duration(event.seconds)}{_memory(event.peak_memory_bytes)}", self._log)
         elif event.kind == "end" and event.outcome is not None:
             self._status.stop()
             self._print(f"{where}: {outcome_line(event.outcome)}", _STYLES.get(event.outcome.state, "yellow"))
@@ -45,14 +53,28 @@ class NightDisplay:
             if event.kind == "note":
                 self._working("judging")
 
-    def _working(self, text: str) -> None:
-        """Only a terminal shows it."""
+    def _working(self, text: str, log: str = "") -> None:
+        """Only a terminal shows it. log: of which the last line is shown with it."""
         if self._console.is_terminal:
-            self._status.update(Text(text))
+            said = last_line(Path(log)) if log else ""
+            self._status.update(Text(f"{text}: {said}" if said else text))
             self._status.start()
 
     def _print(self, text: str, style: str) -> None:
         self._console.print(Text(text, style=style), soft_wrap=True)
+
+
+def last_line(log: Path) -> str:
+    """Of what a cell has written so far; "" where that is nothing."""
+    try:
+        with log.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - _READ_OF_LOG))
+            written = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in written.splitlines() if line.strip()]
+    return shown(lines[-1], 120) if lines and not lines[-1].startswith("== ") else ""
 
 
 def outcome_line(outcome: "Outcome") -> str:

@@ -10,7 +10,8 @@ from rich.text import Text
 from m2fbench.errors import shown
 
 _STYLES = {
-    "regression": "bold red", "suspect": "yellow", "improvement": "green", "accepted": "dim", "unmeasured": "yellow", "failed": "bold red",
+    "regression": "bold red", "suspect": "yellow", "recovering": "green", "recovered": "green", "improvement": "green", "improving": "green",
+    "accepted": "dim", "unmeasured": "yellow", "failed": "bold red",
     "timeout": "bold red", "memory": "bold red", "no budget": "yellow", "interrupted": "yellow",
 }  # fmt: skip
 _HEADLINES = {0: "green", 1: "bold red", 3: "yellow"}

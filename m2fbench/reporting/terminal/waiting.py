@@ -18,6 +18,7 @@ class Waiting:
         self._console = console
         self._what = ""
         self._last_line = -math.inf
+        self._begun = False
         columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         self._progress = Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("", total=None)
@@ -33,16 +34,16 @@ class Waiting:
 
     def tell(self, what: str) -> None:
         """What is being worked on from here on."""
-        self._what, self._last_line = what, time.monotonic()
+        self._what, self._last_line, self._begun = what, time.monotonic(), False
         if self._console.is_terminal:
             self._progress.reset(self._task, description=what, total=None)
         else:
             self._console.print(Text(what), soft_wrap=True)
 
     def progress(self, done: int, total: int) -> None:
-        """How far that has come."""
+        """How far that has come. Where lines have told of it, one tells of its end."""
         if self._console.is_terminal:
             self._progress.update(self._task, completed=done, total=total)
-        elif time.monotonic() - self._last_line >= LINE_EVERY:
-            self._last_line = time.monotonic()
+        elif time.monotonic() - self._last_line >= LINE_EVERY or (self._begun and done == total):
+            self._last_line, self._begun = time.monotonic(), done < total
             self._console.print(Text(f"{self._what}: {done} of {total}"), soft_wrap=True)

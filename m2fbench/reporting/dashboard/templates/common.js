@@ -118,6 +118,9 @@ async function runOf(beginning) {
   return name.length === 1 ? readRun(shard, name[0]) : null;
 }
 
+// A night's name, which explains no change.
+const NIGHT = "environment.night";
+
 function readRun(shard, name) {
   const [sha, cell, kind, status, reason, limit, time, machine, disturbed, warnings, figures, circumstances, conditions, origins, paired] = shard.runs[name];
   const [slug, suite, row, variant] = shard.cells[cell];
@@ -133,6 +136,7 @@ function readRun(shard, name) {
       return { name: figure, unit, higher, value, low, high };
     }),
     circumstances: pairs(circumstances),
+    night: pairs(circumstances).get(NIGHT) ?? "",
     conditions: pairs(conditions),
   };
 }

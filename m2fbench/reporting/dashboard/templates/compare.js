@@ -15,17 +15,32 @@ async function fillRuns(side, chosen) {
   const slug = field("cell", side).value;
   const cell = await load(`cells/${slug}`);
   const select = field("run", side);
-  const name = (run) => `${run[1]} · ${run[2]}${run[3] ? ` · first ${run[3]} images` : ""} · ${cell.machines[run[4]]}${run[5] ? " · disturbed" : ""} · ${run[0]}`;
+  const name = (run) => `${run[1]}${run[7] ? ` · night ${run[7]}` : ""} · ${run[2]}${run[3] ? ` · first ${run[3]} images` : ""} · ${cell.machines[run[4]]}${run[5] ? " · disturbed" : ""} · ${run[0]}`;
   select.replaceChildren(...cell.runs.slice().reverse().map((run) => option(run[0], name(run))));
   if (chosen && cell.runs.some((run) => run[0] === chosen)) select.value = chosen;
   return cell;
+}
+
+// The run before another of the same kind over the same images, and of the same machine where that matters.
+function before(runs, name) {
+  const at = runs.findIndex((run) => run[0] === name);
+  const alike = (run) => run[2] === runs[at][2] && run[3] === runs[at][3] && (run[2] !== "speed" || run[4] === runs[at][4]);
+  return runs.slice(0, Math.max(at, 0)).filter(alike).at(-1);
+}
+
+// Two of one cell are the last two, not one and the same.
+async function apart() {
+  const [a, b] = ["a", "b"].map((letter) => field("run", letter));
+  if (field("cell", "a").value !== field("cell", "b").value || a.value !== b.value) return;
+  const earlier = before((await load(`cells/${field("cell", "b").value}`)).runs, b.value);
+  if (earlier) a.value = earlier[0];
 }
 
 function differing(a, b) {
   const keys = Array.from(new Set([...a.keys(), ...b.keys()])).sort(collator.compare);
   const same = [];
   const different = [];
-  for (const key of keys) (a.get(key) === b.get(key) ? same : different).push([key, a.get(key), b.get(key)]);
+  for (const key of keys) if (key !== NIGHT) (a.get(key) === b.get(key) ? same : different).push([key, a.get(key), b.get(key)]);
   return { same, different };
 }
 
@@ -64,7 +79,7 @@ function figureLines(a, b, comparable) {
 
 function side(letter, run) {
   return make("div", {}, make("dt", {}, letter), make("dd", {}, make("strong", {}, make("a", { href: `run.html#${run.name}` }, `${run.time} UTC`)), " ",
-    make("span", {}, ...pathOf(run), ` · ${run.kind} · `, bdi(run.machine), run.disturbed ? " · disturbed" : "")));
+    make("span", {}, ...(run.night ? ["night ", bdi(run.night), " · "] : []), ...pathOf(run), ` · ${run.kind} · `, bdi(run.machine), run.disturbed ? " · disturbed" : "")));
 }
 
 function warningsOf(a, b, conditions) {
@@ -110,15 +125,22 @@ async function show() {
     if (!run) field("run", letter).selectedIndex = asked ? -1 : field("run", letter).selectedIndex;
   }
   if (a && b) render(a, b);
-  else {
+  else if (!hash) {
+    place.replaceChildren(make("p", { class: "calm" }, "Choose two runs."));
+    await apart();
+    chosen(true);
+  } else {
     const gone = [[one, a], [two, b]].filter(([name, run]) => name && !run).map(([name]) => clean(name).slice(0, 80));
     place.replaceChildren(make("p", { class: "calm" }, gone.length ? `No run of this site is called ${gone.join(" or ")}. ` : "", "Choose two runs."));
   }
 }
 
-function chosen() {
+// first: in place of the page without a choice, to which nothing leads back.
+function chosen(first = false) {
   const [a, b] = ["a", "b"].map((letter) => field("run", letter).value);
-  if (a && b) location.hash = `${a}..${b}`;
+  if (!a || !b || (first && a === b)) return;
+  if (first) location.replace(`#${a}..${b}`);
+  else location.hash = `${a}..${b}`;
 }
 
 async function begin() {
@@ -133,8 +155,8 @@ async function begin() {
   }
   for (const letter of ["a", "b"]) {
     field("cell", letter).replaceChildren(...cells.map(([slug, suite, row, variant]) => option(slug, `${suite} / ${row} / ${variant}`)));
-    field("cell", letter).addEventListener("change", async () => { await fillRuns(letter, null); chosen(); });
-    field("run", letter).addEventListener("change", chosen);
+    field("cell", letter).addEventListener("change", async () => { await fillRuns(letter, null); await apart(); chosen(); });
+    field("run", letter).addEventListener("change", () => chosen());
   }
   document.getElementById("swap").addEventListener("click", () => {
     const [a, b] = location.hash.slice(1).split("..");

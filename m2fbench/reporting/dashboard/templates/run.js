@@ -59,7 +59,7 @@ function render(run, cell) {
     make("h1", {}, `${kinds[run.kind] ?? run.kind} of ${run.time || "an unknown time"}${run.time ? " UTC" : ""}`),
     make("p", { class: "lead" }, status[0].toUpperCase() + status.slice(1), run.reason ? ": " : ".", run.reason ? bdi(run.reason) : ""),
     nights(run, cell),
-    make("dl", { class: "facts" }, fact("Machine", bdi(run.machine)), fact("SHA-256 of the result", make("code", {}, run.sha))),
+    make("dl", { class: "facts" }, run.night ? fact("Night", bdi(run.night)) : null, fact("Machine", bdi(run.machine)), fact("SHA-256 of the result", make("code", {}, run.sha))),
     make("section", {}, run.figures.length ? scrolled("Figures", table("Figures", [["Figure"], ["Value", "n"], ["95 % interval", "n"], ["Better"]], figureRows(run, cell)))
       : make("p", { class: "calm" }, "The run gave no figures.")),
     pairedSection(run),

@@ -7,8 +7,8 @@ const scale = { factor, digits, label };
 const SVG = "http://www.w3.org/2000/svg";
 
 function nightOf(index) {
-  const [name, seconds, time, value, low, high, state, flags, machine, around, paired] = data.nights[index];
-  return { index, name, seconds, time, value, low, high, state: data.states[state], disturbed: Boolean(flags & 1), accepted: Boolean(flags & 2), machine: data.machines[machine], around: data.pool[around], paired };
+  const [name, seconds, time, value, low, high, state, flags, machine, around, paired, named = ""] = data.nights[index];
+  return { index, name, seconds, time, value, low, high, state: data.states[state], disturbed: Boolean(flags & 1), accepted: Boolean(flags & 2), machine: data.machines[machine], around: data.pool[around], paired, named };
 }
 
 const opening = matchMedia("(hover: none)").matches ? "Tap again to open the run" : "Enter or click opens the run";
@@ -16,7 +16,7 @@ const stateText = (night) => [night.state, night.disturbed ? "machine disturbed"
 const interval = (night) => (night.low === null || night.high === null ? "" : `${number(scale, night.low)} to ${number(scale, night.high)}`);
 
 function details(night) {
-  const rows = [["95 % interval", interval(night)], ["state", stateText(night)], ["paired", night.paired ?? ""], ["machine", night.machine], ...data.columns.map((name, k) => [name, night.around[k]])];
+  const rows = [["night", night.named], ["95 % interval", interval(night)], ["state", stateText(night)], ["paired", night.paired ?? ""], ["machine", night.machine], ...data.columns.map((name, k) => [name, night.around[k]])];
   const list = make("dl");
   for (const [name, text] of rows) if (text) list.append(make("dt", {}, name), make("dd", {}, bdi(text)));
   return [make("p", { class: "value" }, make("strong", {}, valueText(scale, night.value)), make("span", {}, `${night.time} UTC`)), list];
@@ -87,7 +87,7 @@ function interact(chart) {
 
   function neighbour(direction) {
     for (let index = at + direction; index >= first && index <= last; index += direction) {
-      if (["regression", "improvement", "restart"].includes(nightOf(index).state)) return index;
+      if (["regression", "improvement", "recovered", "restart"].includes(nightOf(index).state)) return index;
     }
     return at;
   }
@@ -131,13 +131,14 @@ const nights = document.getElementById("nights");
 function fill() {
   const place = nights.querySelector(".scroll");
   if (!nights.open || place.firstChild) return;
+  const named = data.nights.some((night) => night[11]);
   const rows = data.nights.map((_, index) => {
     const night = nightOf(index);
     return make("tr", {}, make("th", { scope: "row" }, make("a", { href: `${root}run.html#${night.name}` }, night.time)),
-      make("td", { class: "n", "data-v": night.value ?? "" }, valueText(scale, night.value)), make("td", { class: "n" }, interval(night)),
+      named ? make("td", {}, bdi(night.named)) : null, make("td", { class: "n", "data-v": night.value ?? "" }, valueText(scale, night.value)), make("td", { class: "n" }, interval(night)),
       make("td", {}, stateText(night)), make("td", {}, bdi(night.machine)), ...night.around.map((text) => make("td", {}, bdi(text))));
   });
-  const heads = [["Night, UTC"], ["Value", "n"], ["95 % interval", "n"], ["State"], ["Machine"], ...data.columns.map((name) => [name])];
+  const heads = [["Night, UTC"], ...(named ? [["Name"]] : []), ["Value", "n"], ["95 % interval", "n"], ["State"], ["Machine"], ...data.columns.map((name) => [name])];
   place.append(table(`${data.figure}, night by night`, heads, rows.reverse(), true));
 }
 nights.addEventListener("toggle", fill);
