@@ -77,7 +77,8 @@ class PairedFigure:
 @dataclass(frozen=True)
 class PairedRecord:
     """Two results over the same images, compared image by image. a: the baseline's SHA-256, b: the run's. identical: all predictions are the
-    same. repeated: whether a second run of the same night showed a drop too, None where none was made."""
+    same. repeated: whether a second run of the same night showed the same (a drop, or being back), None where none was
+    made."""
 
     a: str
     b: str

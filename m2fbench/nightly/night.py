@@ -293,7 +293,9 @@ def _dashboard(work: _Work) -> list[Path]:
     request = SiteRequest(config.title or config.nightly, config.url, config.rules.rules, now())
     try:
         history = work.history
-        write_site(folder, history.entries(), history.series(), history.problems(), request, tell=work.note)
+        write_site(
+            folder, history.entries(), history.series(), history.problems(), request, acceptances=history.acceptances(), tell=work.note
+        )
     except M2FBenchError as error:
         work.problem(f"the dashboard was not written: {error}")
         return []
