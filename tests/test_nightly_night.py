@@ -32,7 +32,7 @@ pytestmark = pytest.mark.full
 
 STAND_IN = textwrap.dedent("""
     import datetime, json, os, pathlib, shutil, sys, time
-    behaviour, source, target, suite, row, variant = sys.argv[1:]
+    behaviour, source, target, suite, row, variant, night = sys.argv[1:]
     target = pathlib.Path(target) / suite / row / variant
     print("does", behaviour, row, flush=True)
     if behaviour == "crash":
@@ -46,7 +46,8 @@ STAND_IN = textwrap.dedent("""
     shutil.copytree(source, target, dirs_exist_ok=True)
     result = json.loads((target / "result.json").read_text())
     result["row"], result["suite"]["name"], result["variant"]["name"] = row, suite, variant
-    result["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    ended = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=int(night) - 60)  # no two nights in the same second
+    result["finished"] = ended.isoformat(timespec="seconds")
     result["timings"]["told_apart_by"] = time.time()
     (target / "result.json").write_text(json.dumps(result))
     sys.exit(1 if behaviour == "outside" else 0)
@@ -70,6 +71,7 @@ class Stage:
         self.folder, self.source = folder, source
         self.does: dict[str, str] = {}
         self.begun: list[str] = []
+        self.nights = 0
         self.events: list[NightEvent] = []
 
     def write(self, rows: Sequence[str], more: str = "", suite: str = "") -> Nightly:
@@ -87,11 +89,13 @@ class Stage:
         self.begun.append(cell.row)
         return [
             sys.executable, "-S", "-c", STAND_IN, self.does.get(cell.row, "good"), str(self.source), str(output), cell.suite, cell.row, cell.variant,
+            str(self.nights),
         ]  # fmt: skip
 
     def night(self, nightly: Nightly, name: str = "a", **request: Any) -> NightReport:
         self.begun.clear()
         self.events.clear()
+        self.nights += 1
         return run_night(nightly, NightRequest(name, **request), self.events.append)
 
 

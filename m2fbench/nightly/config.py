@@ -104,7 +104,8 @@ class NightlyConfig(Strict):
     resamples: int = Field(4000, ge=100, le=1_000_000, description="Of each paired comparison.")
     seed: int = Field(0, ge=0)
     repeat: bool = Field(
-        True, description="Run a cell whose accuracy dropped, or is back from a regression, a second time, from nothing, to confirm it the same night."
+        True,
+        description="Run a cell whose accuracy dropped, or is back from a regression, a second time, from nothing: confirms it the same night.",
     )
     keep: Keep = Field(default_factory=Keep)
 

@@ -294,7 +294,13 @@ def _dashboard(work: _Work) -> list[Path]:
     try:
         history = work.history
         write_site(
-            folder, history.entries(), history.series(), history.problems(), request, acceptances=history.acceptances(), tell=work.note
+            folder,
+            history.entries(),
+            history.series(),
+            history.problems(),
+            request,
+            acceptances=history.acceptances(),
+            tell=work.note,
         )
     except M2FBenchError as error:
         work.problem(f"the dashboard was not written: {error}")
