@@ -315,7 +315,7 @@ def test_the_last_two_runs_of_a_cell_are_compared_unless_others_are_chosen(opene
     last = [e for e in entries if (e.suite, e.row, e.variant) == ("shapes", "tiny", "default")][-1]
     earlier = [e for e in entries if (e.cell, e.kind, e.machine) == (last.cell, last.kind, last.machine)][-2]
     page.wait_for_url(f"**#{earlier.sha256[:12]}..{last.sha256[:12]}")
-    assert page.locator(".warnings").count() == 0
+    page.locator(".warnings").wait_for(state="detached")  # the pair before, whose runs were of two cells, had one
     opened.go("index.html")
     opened.go("compare.html")
     page.wait_for_url("**#*..*")
@@ -342,6 +342,8 @@ def test_a_nights_name_is_shown_and_is_no_cause(opened: Opened, site: Path) -> N
 
 
 def test_picking_runs_compares_them(opened: Opened) -> None:
+    from playwright.sync_api import expect
+
     page = opened.page
     opened.go("compare.html")
     cell, run = page.locator("select[name=cell-a]"), page.locator("select[name=run-a]")
@@ -351,11 +353,11 @@ def test_picking_runs_compares_them(opened: Opened) -> None:
     page.locator(".warnings").get_by_text("different cells").wait_for()
     before = page.url
     run.select_option(index=5)
-    page.wait_for_function("before => location.href !== before", arg=before)
+    page.wait_for_url(lambda url: url != before)
     a, b = page.url.split("#")[1].split("..")
     page.get_by_role("button", name="Swap A and B").click()
     page.wait_for_url(f"**#{b}..{a}")
-    page.wait_for_function(f"document.querySelector('select[name=run-a]').value === '{b}'")
+    expect(page.locator("select[name=run-a]")).to_have_value(b)
 
 
 def test_what_cannot_be_compared_is_warned_of(opened: Opened) -> None:
