@@ -275,11 +275,11 @@ def test_the_summary_where_else_it_is_wanted(stage: Stage, tmp_path: Path, monke
     step.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
     monkeypatch.chdir(tmp_path)
-    report = stage.night(stage.write("a"), summary=Path("mine.md"))
+    report = stage.night(stage.write("a"), summary=Path("new/mine.md"))
     text = (report.folder / "summary.md").read_text()
-    assert (tmp_path / "mine.md").read_text() == text
+    assert (tmp_path / "new/mine.md").read_text() == text
     assert step.read_text() == f"before\n\n{text}"
-    assert tmp_path / "mine.md" in report.written
+    assert tmp_path / "new/mine.md" in report.written
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
     failed = stage.night(stage.write("a"))
     assert failed.exit_status == 2

@@ -376,18 +376,19 @@ def test_junit_is_valid_whatever_names_and_logs_hold(tmp_path: Path) -> None:
 
 
 def test_outputs_are_written_beside_each_other(tmp_path: Path) -> None:
-    folder, copy, step = tmp_path / "nights/one", tmp_path / "new/summary.md", tmp_path / "step.md"
+    folder, step = tmp_path / "nights/one", tmp_path / "step.md"
     step.write_text("earlier\n")
     verdict = made_verdict()
-    paths = write_outputs(verdict, folder, summary=copy, step_summary=step)
-    assert paths == [folder / "verdict.json", folder / "summary.md", folder / "junit.xml", copy]
+    paths = write_outputs(verdict, folder)
+    assert paths == [folder / "verdict.json", folder / "summary.md", folder / "junit.xml"]
     assert read_verdict(folder / "verdict.json").status == "regression"
     text = (folder / "summary.md").read_text()
-    assert text == copy.read_text() == summary_markdown(verdict)
+    assert text == summary_markdown(verdict)
+    append_summary(text, step)
     assert step.read_text() == f"earlier\n\n{text}"
     _allowed(ElementTree.parse(folder / "junit.xml").getroot())
     assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "summary.md", "verdict.json"]
-    assert write_outputs(_hostile(), folder) == paths[:3]
+    assert write_outputs(_hostile(), folder) == paths
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:

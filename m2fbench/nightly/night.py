@@ -38,7 +38,7 @@ from m2fbench.nightly.order import RETRIED, earlier, left_to_do
 from m2fbench.nightly.pruning import prune
 from m2fbench.nightly.records import Cell, NightFacts, Outcome, Verdict
 from m2fbench.results import RunResult
-from m2fbench.writing import write_atomically
+from m2fbench.writing import make_folder, write_atomically
 
 
 @dataclass(frozen=True)
@@ -274,6 +274,7 @@ def _written(work: _Work, verdict: Verdict, summary: Path | None, step: Path | N
     text = (work.folder / "summary.md").read_text(encoding="utf-8")
     try:
         if summary is not None:
+            make_folder(summary.parent)
             write_atomically(summary, text)
             written.append(summary)
         if step is not None:

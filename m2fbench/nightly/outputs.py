@@ -11,26 +11,17 @@ from m2fbench.nightly.verdicts import verdict_json
 from m2fbench.writing import make_folder, write_atomically
 
 
-def write_outputs(
-    verdict: Verdict, folder: Path, *, url: str | None = None, summary: Path | None = None, step_summary: Path | None = None
-) -> list[Path]:
+def write_outputs(verdict: Verdict, folder: Path, *, url: str | None = None) -> list[Path]:
     """``verdict.json``, ``summary.md``, ``junit.xml`` in ``folder``, the night's own; the files written. url: where the dashboard is published.
-    summary: a further file for the summary. step_summary: the file that GitHub Actions shows (``GITHUB_STEP_SUMMARY``), which is added to.
-    Raises StoreError, and NightlyError for the last."""
+    Raises StoreError."""
     make_folder(folder)
-    text = summary_markdown(verdict, url=url)
     contents = {
         folder / "verdict.json": json.dumps(verdict_json(verdict), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        folder / "summary.md": text,
+        folder / "summary.md": summary_markdown(verdict, url=url),
         folder / "junit.xml": junit_xml(verdict, folder),
     }
-    if summary is not None:
-        make_folder(summary.parent)
-        contents[summary] = text
     for path, content in contents.items():
         write_atomically(path, content.encode(errors="replace"))  # a name from a file may hold half a character
-    if step_summary is not None:
-        append_summary(text, step_summary)
     return list(contents)
 
 
